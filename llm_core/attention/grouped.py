@@ -1,0 +1,44 @@
+"""Multi-head, grouped-query and multi-query attention: one layer, told apart by its number of key-value heads.
+
+Shapes: B batch, T new tokens, S all tokens (cached and new), H query heads, G key-value heads, d head width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from llm_core.attention.causal import causal_attention
+from llm_core.cache import LayerCache
+from llm_core.config import ModelConfig
+from llm_core.positions import rotate, softmax_scale
+
+
+class GroupedAttention(nn.Module):
+    """H query heads share G key-value heads (Ainslie et al. 2023). G = H: MHA; G = 1: MQA (Shazeer 2019)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        a = config.attention
+        self.n_heads, self.kv_heads, self.head_dim = a.n_heads, a.kv_heads, config.head_dim
+        self.rope_layout = config.rope.layout if config.rope else None
+        self.scale = softmax_scale(config)
+        self.dropout = config.attention_dropout
+        self.q_proj = nn.Linear(config.d_model, self.n_heads * self.head_dim, bias=a.qkv_bias)
+        self.k_proj = nn.Linear(config.d_model, self.kv_heads * self.head_dim, bias=a.qkv_bias)
+        self.v_proj = nn.Linear(config.d_model, self.kv_heads * self.head_dim, bias=a.qkv_bias)
+        self.o_proj = nn.Linear(self.n_heads * self.head_dim, config.d_model, bias=a.output_bias)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]. rope: cos and sin [T, d / 2] of the new tokens' positions."""
+        B, T, _ = x.shape
+        q = self.q_proj(x).view(B, T, self.n_heads, self.head_dim)
+        k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)
+        v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim)
+        if rope is not None:
+            q, k = rotate(q, *rope, self.rope_layout), rotate(k, *rope, self.rope_layout)
+        if cache is not None:
+            held = cache.append(k=k, v=v)
+            k, v = held["k"], held["v"]  # [B, S, G, d]
+        out = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale,
+                               self.dropout if self.training else 0.0)  # [B, H, T, d]
+        return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))

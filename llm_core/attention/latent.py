@@ -1,0 +1,80 @@
+"""Multi-head latent attention (MLA): the cache holds one latent and one rope key a token, whatever the number of heads.
+
+DeepSeek-V2, arXiv:2405.04434, section 2.1; V3, arXiv:2412.19437, section 2.1.1. Two ways to the same result:
+naive expands each cached latent into keys and values of all heads; absorbed moves the expansion to the query's side.
+Shapes: B batch, T new tokens, S all tokens, H heads, n = qk_nope, r = qk_rope, v = v_head width, c = kv_lora_rank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from llm_core.attention.causal import causal_attention
+from llm_core.cache import LayerCache
+from llm_core.config import ModelConfig
+from llm_core.norms import RMSNorm
+from llm_core.positions import rotate, softmax_scale
+
+LATENT_NORM_EPS = 1e-6  # DeepSeek's code uses this on the latents, whatever norm_eps the rest of the model has
+
+
+class LatentAttention(nn.Module):
+    """`absorbed` True or False chooses the way; None takes absorbed for single tokens against a cache, else naive."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        a = config.attention
+        self.n_heads, self.latent_dim = a.n_heads, a.kv_lora_rank
+        self.nope_dim, self.rope_dim, self.v_dim = a.qk_nope_head_dim, a.qk_rope_head_dim, a.v_head_dim
+        self.rope_layout = config.rope.layout if config.rope else None
+        self.scale = softmax_scale(config)
+        self.dropout = config.attention_dropout
+        self.absorbed: bool | None = None
+        query_width = self.n_heads * a.qk_head_dim
+        if a.q_lora_rank is None:
+            self.q_proj = nn.Linear(config.d_model, query_width, bias=False)
+        else:
+            self.q_down = nn.Linear(config.d_model, a.q_lora_rank, bias=False)
+            self.q_norm = RMSNorm(a.q_lora_rank, LATENT_NORM_EPS)
+            self.q_up = nn.Linear(a.q_lora_rank, query_width, bias=False)
+        self.kv_down = nn.Linear(config.d_model, self.latent_dim + self.rope_dim, bias=False)
+        self.kv_norm = RMSNorm(self.latent_dim, LATENT_NORM_EPS)
+        self.kv_up = nn.Linear(self.latent_dim, self.n_heads * (self.nope_dim + self.v_dim), bias=False)
+        self.o_proj = nn.Linear(self.n_heads * self.v_dim, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]. rope: cos and sin [T, r / 2] of the new tokens' positions."""
+        B, T, _ = x.shape
+        q = self.q_proj(x) if hasattr(self, "q_proj") else self.q_up(self.q_norm(self.q_down(x)))
+        q_nope, q_rope = q.view(B, T, self.n_heads, -1).split([self.nope_dim, self.rope_dim], dim=-1)
+        latent, k_rope = self.kv_down(x).split([self.latent_dim, self.rope_dim], dim=-1)
+        latent = self.kv_norm(latent)  # [B, T, c]
+        if rope is not None:
+            q_rope = rotate(q_rope, *rope, self.rope_layout)
+            k_rope = rotate(k_rope[:, :, None], *rope, self.rope_layout)[:, :, 0]  # one key for all heads: [B, T, r]
+        if cache is not None:
+            held = cache.append(latent=latent, **({"k_rope": k_rope} if self.rope_dim else {}))
+            latent = held["latent"]  # [B, S, c]
+            k_rope = held.get("k_rope", latent[..., :0])  # [B, S, r]
+        absorbed = (cache is not None and T == 1) if self.absorbed is None else self.absorbed
+        attend = self._attend_absorbed if absorbed else self._attend_naive
+        out = attend(q_nope, q_rope, latent, k_rope, self.dropout if self.training else 0.0)  # [B, H, T, v]
+        return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))
+
+    def _attend_naive(self, q_nope, q_rope, latent, k_rope, dropout) -> Tensor:
+        """Expand every latent into keys and values, then attend as any multi-head attention does."""
+        B, S, _ = latent.shape
+        k_nope, v = self.kv_up(latent).view(B, S, self.n_heads, -1).split([self.nope_dim, self.v_dim], dim=-1)
+        k = torch.cat([k_nope, k_rope[:, :, None].expand(-1, -1, self.n_heads, -1)], dim=-1)  # [B, S, H, n + r]
+        q = torch.cat([q_nope, q_rope], dim=-1)  # [B, T, H, n + r]
+        return causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale, dropout)
+
+    def _attend_absorbed(self, q_nope, q_rope, latent, k_rope, dropout) -> Tensor:
+        """Attend in the latent space: q (W c) = (q W) c. All heads read one key, the latent with the rope key behind it."""
+        w_k, w_v = self.kv_up.weight.view(self.n_heads, -1, self.latent_dim).split([self.nope_dim, self.v_dim], dim=1)
+        q_latent = torch.einsum("bthn,hnc->bhtc", q_nope, w_k)
+        q = torch.cat([q_latent, q_rope.transpose(1, 2)], dim=-1)  # [B, H, T, c + r]
+        k = torch.cat([latent, k_rope], dim=-1)[:, None]  # [B, 1, S, c + r]
+        mixed = causal_attention(q, k, latent[:, None], self.scale, dropout)  # [B, H, T, c]
+        return torch.einsum("bhtc,hvc->bhtv", mixed, w_v)

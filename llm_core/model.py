@@ -1,0 +1,119 @@
+"""The language model: token ids in, one row of logits a token out. From GPT-2 to DeepSeek-V3 by its config alone.
+
+Shapes: B batch, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llm_core.block import Block
+from llm_core.cache import Cache
+from llm_core.config import ModelConfig
+from llm_core.moe import Experts, Router, Routing
+from llm_core.norms import build_norm
+from llm_core.positions import rope_table
+
+
+@dataclass
+class ModelOutput:
+    """logits [B, T, V]; hidden [B, T, D], the stream after the last block, before the final norm; one Routing per MoE layer."""
+
+    logits: Tensor
+    hidden: Tensor
+    routing: list[Routing] = field(default_factory=list)
+
+
+class LanguageModel(nn.Module):
+    """Embedding, blocks, final norm, output head. `config.n_mtp_modules` adds nothing here yet."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        if config.rope is None:
+            self.position_embedding = nn.Embedding(config.max_seq_len, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.final_norm = build_norm(config.norm, config.d_model, config.norm_eps)
+        if not config.tie_embeddings:
+            self.output_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        """Normal with init_std; what is added to the stream is smaller, since 2 * n_layers of them add up (GPT-2, 2.3)."""
+        std = self.config.init_std
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=std)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (Router, Experts)):
+            for weight in module.parameters():
+                nn.init.normal_(weight, std=std)
+        elif isinstance(module, Block):  # children come first, so this has the last word
+            for name, weight in module.named_parameters():
+                if name.endswith(("o_proj.weight", "down.weight", "experts.down")):
+                    nn.init.normal_(weight, std=std / math.sqrt(2 * self.config.n_layers))
+
+    def forward(self, token_ids: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> ModelOutput:
+        """token_ids [B, T], which follow what the cache holds -> ModelOutput. last_only: logits [B, 1, V] of the last token.
+
+        ValueError if the ids are not [B, T], are none, lie outside the vocabulary, or go past the context or the cache.
+        """
+        start = 0 if cache is None else cache.length
+        self._check(token_ids, start, cache)
+        T = token_ids.shape[1]
+        positions = torch.arange(start, start + T, device=token_ids.device)
+        x = self.token_embedding(token_ids)  # [B, T, D]
+        if self.config.rope is None:
+            x, rope = x + self.position_embedding(positions), None
+        else:
+            rope = rope_table(self.config.rope, self.config.rope_dim, positions)
+        x = self.dropout(x)
+        routing = []
+        for layer, block in enumerate(self.blocks):
+            x, chosen = block(x, rope, None if cache is None else cache.layer(layer))
+            if chosen is not None:
+                routing.append(chosen)
+        if cache is not None:
+            cache.advance(T)
+        return ModelOutput(self.logits(x[:, -1:] if last_only else x), x, routing)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Final norm and output head: [B, T, D] -> [B, T, V]. A tied head is the token embedding, used backwards."""
+        head = self.token_embedding.weight if self.config.tie_embeddings else self.output_head.weight
+        return F.linear(self.final_norm(hidden), head)
+
+    def new_cache(self, batch: int = 1, max_tokens: int | None = None) -> Cache:
+        """An empty cache for `batch` texts of up to `max_tokens` tokens (the whole context if not given)."""
+        room = self.config.max_seq_len if max_tokens is None else max_tokens
+        weight = self.token_embedding.weight
+        return Cache(self.config, batch, room, dtype=weight.dtype, device=weight.device)
+
+    def update_router_biases(self, routing: list[Routing], speed: float) -> None:
+        """One step of V3's balancing for every MoE layer, from what the routers chose in this training step."""
+        routers = [module for module in self.modules() if isinstance(module, Router)]
+        for router, chosen in zip(routers, routing, strict=True):
+            router.update_bias(chosen.experts, speed)
+
+    def _check(self, token_ids: Tensor, start: int, cache: Cache | None) -> None:
+        if token_ids.dim() != 2:
+            raise ValueError(f"token ids must be [batch, tokens], not of shape {list(token_ids.shape)}")
+        T, context, vocab = token_ids.shape[1], self.config.max_seq_len, self.config.vocab_size
+        if T == 0:
+            raise ValueError("there are no tokens to read; give at least one")
+        if start + T > context:
+            raise ValueError(f"{start + T} tokens are more than the model's context of {context}; "
+                             f"{context - start} more would fit" if start else
+                             f"{T} tokens are more than the model's context of {context}; keep the last {context}")
+        if cache is not None:
+            cache.check_room(T)
+        low, high = token_ids.aminmax()
+        if low < 0 or high >= vocab:
+            raise ValueError(f"token id {int(low) if low < 0 else int(high)} is not in the vocabulary of {vocab} entries, "
+                             f"0 to {vocab - 1}")

@@ -1,0 +1,119 @@
+"""What is written beside trained weights: card.json for programs, README.md for people. All figures are of the stored file."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from llm_core import accounting, data, presets, tokenizer
+from llm_core.generation import generate
+from llm_core.model import LanguageModel
+from llm_core.pretrained.store import load_weights, save_weights
+from llm_core.sampling import Sampler
+from llm_core.training.evaluate import bits_per_byte
+from llm_core.training.loop import Result
+from llm_core.training.recipe import Recipe
+
+PROMPTS = ("ROMEO:\n", "A true friend", "The king is dead")
+SAMPLE_TOKENS, TEMPERATURE, TOP_K, SAMPLE_SEED = 80, 0.8, 50, 1
+
+
+def sample(model: LanguageModel, prompt: str) -> str:
+    course = tokenizer.get("course")
+    ids = generate(model, course.encode(prompt), SAMPLE_TOKENS, Sampler(TEMPERATURE, TOP_K, seed=SAMPLE_SEED))
+    return course.decode(ids[0].tolist())
+
+
+def describe(model: LanguageModel, recipe: Recipe, result: Result, corpus: data.Corpus) -> dict:
+    """The card of one model, measured on the model as read back from its file."""
+    course = tokenizer.get("course")
+    train_tokens, held_out_tokens = data.tokens(corpus, course)
+    held_out_bytes = data.held_out_bytes(corpus)
+    counts = accounting.count_parameters(model.config)
+    return {
+        "config": model.config.to_dict(),
+        "tokenizer": course.name,
+        "corpus": corpus.name,
+        "recipe": asdict(recipe),
+        "parameters": counts.total,
+        "active_parameters": counts.active,
+        "tokens_read": recipe.tokens,
+        "epochs": round(recipe.tokens / len(train_tokens), 2),
+        "best_step": result.best_step,
+        "minutes": round(result.seconds / 60, 1),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__.split('+')[0]}",
+        "held_out_bytes": held_out_bytes,
+        "bits_per_byte": round(bits_per_byte(model, *data.windows(held_out_tokens, recipe.context), held_out_bytes), 4),
+        "samples": [sample(model, prompt) for prompt in PROMPTS],
+        "curve": result.curve,
+    }
+
+
+def write_mini(folder: Path, recipe: Recipe, result: Result, corpus: data.Corpus) -> None:
+    """model.safetensors, card.json and README.md of one model."""
+    save_weights(folder / "model.safetensors", {"": result.model})
+    stored = load_weights(folder / "model.safetensors", result.model.config)
+    about = describe(stored, recipe, result, corpus)
+    _write_json(folder / "card.json", about)
+    (folder / "README.md").write_text(mini_card(recipe.preset, about), encoding="utf-8", newline="\n")
+
+
+def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], corpus: data.Corpus) -> None:
+    """The same for many models in one file."""
+    save_weights(folder / "model.safetensors", {recipe.preset: result.model for recipe, result in runs})
+    models = {}
+    for recipe, result in runs:
+        stored = load_weights(folder / "model.safetensors", result.model.config, recipe.preset)
+        models[recipe.preset] = describe(stored, recipe, result, corpus)
+    _write_json(folder / "card.json", {"models": models})
+    (folder / "README.md").write_text(grid_card(models), encoding="utf-8", newline="\n")
+
+
+def _write_json(path: Path, about: dict) -> None:
+    path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def mini_card(name: str, about: dict) -> str:
+    """The card as a page to read."""
+    recipe = about["recipe"]
+    samples = "\n\n".join(f"```text\n{text}\n```" for text in about["samples"])
+    return f"""# {name}
+
+{presets.description(name)}
+
+| | |
+|---|---|
+| parameters | {about['parameters']:,} in all, {about['active_parameters']:,} active for a token |
+| held out | **{about['bits_per_byte']} bits per byte** on the last 5 % of each play ({about['held_out_bytes']:,} bytes), of the stored bf16 file |
+| data | {about['corpus']}, {about['tokens_read']:,} tokens read, {about['epochs']} times through |
+| training | {recipe['steps']:,} steps of {recipe['batch_size']} x {recipe['context']} tokens, best weights at step {about['best_step']:,}; AdamW at {recipe['learning_rate']:g}, seed {recipe['seed']} |
+| time | {about['minutes']} minutes ({about['machine']}) |
+| again | `python -m llm_core.training --model {name}` |
+
+Held-out text is read in windows of {recipe['context']} tokens that overlap by half; each token is scored once.
+
+What it writes (temperature {TEMPERATURE}, top-k {TOP_K}, seed {SAMPLE_SEED}, first {SAMPLE_TOKENS} tokens, not chosen):
+
+{samples}
+"""
+
+
+def grid_card(models: dict[str, dict]) -> str:
+    first = next(iter(models.values()))
+    rows = "\n".join(f"| {name} | {m['parameters']:,} | {accounting.cache_bytes_per_token(presets.get(name)):,} | "
+                     f"{m['bits_per_byte']} | {m['minutes']} |" for name, m in models.items())
+    return f"""# The grid behind the sliders
+
+{len(models)} small models in one file. Data, tokens ({first['tokens_read']:,} each), seed and recipe are the same; only width, layers and
+attention differ. One seed each: differences of a few hundredths of a bit are within the luck of the draw.
+
+| model | parameters | cache bytes a token (bf16) | held-out bits per byte | minutes |
+|---|---|---|---|---|
+{rows}
+
+Made by `python -m llm_core.training --model grid` ({first['machine']}).
+"""

@@ -1,0 +1,52 @@
+"""How a model is trained: everything that decides the result, in one frozen description that its card repeats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llm_core import presets
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with warm-up and cosine decay. A step reads batch_size texts of `context` tokens.
+
+    bias_update_speed: V3's gamma, for models whose router has a selection bias (arXiv:2412.19437, section 4.2: 0.001).
+    """
+
+    preset: str
+    steps: int
+    batch_size: int = 8
+    context: int = 256
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    bias_update_speed: float = 1e-3
+    evaluate_every: int = 500
+    seed: int = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        """Up in a straight line for warmup_steps, then down along half a cosine to final_learning_rate."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        low = self.final_learning_rate
+        return low + (self.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read in training, repeats included."""
+        return self.steps * self.batch_size * self.context
+
+
+# The recipes of the models that ship. Same data, tokenizer and token budget for the two minis.
+RECIPES: dict[str, Recipe] = {
+    "gpt-mini": Recipe("gpt-mini", steps=6000),
+    "deepseek-mini": Recipe("deepseek-mini", steps=6000),
+    # The grid: one budget for all, so that only the config differs. Small models stand higher learning rates.
+    **{name: Recipe(name, steps=1500, learning_rate=4e-3) for name in presets.grid_names()},
+}

@@ -1,0 +1,57 @@
+"""Checks on what a config is given. Each error says what was given, why it cannot be, and the nearest that can."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from typing import Any
+
+
+def check_names(cls: type, given: dict) -> None:
+    """ValueError naming the first unknown field and the nearest one that exists."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1) or known
+            raise ValueError(f"{cls.__name__} has no field {name!r}; nearest: {', '.join(near)}")
+
+
+def whole(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def real(name: str, value: Any, above: float = 0.0) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= above:
+        raise ValueError(f"{name} must be a finite number above {above:g}, not {value!r}")
+
+
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def instance_of(name: str, value: Any, classes: tuple[type, ...], optional: bool = False) -> None:
+    if not (isinstance(value, classes) or (optional and value is None)):
+        wanted = " or ".join([c.__name__ for c in classes] + (["None"] if optional else []))
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def nearest_divisors(value: int, wanted: int) -> list[int]:
+    """The divisors of `value` just below and just above `wanted` (one of them if there is no other), ascending."""
+    # Searching outward from `wanted`; a thousand steps each way is enough for every size a person types.
+    below = next((n for n in range(min(wanted, value), max(wanted - 1000, 0), -1) if value % n == 0), None)
+    above = next((n for n in range(wanted, min(value, wanted + 1000) + 1) if value % n == 0), None)
+    return sorted({n for n in (below, above) if n is not None}) or [1, value]
+
+
+def divides(small: str, n: int, large: str, total: int, extra: str = "") -> None:
+    if total % n:
+        near = ", ".join(map(str, nearest_divisors(total, n)))
+        raise ValueError(f"{small} {n} does not divide {large} {total}{extra}; nearest: {near}")
