@@ -13,7 +13,7 @@ from llm_core.norms import build_norm
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)). Where the config says so, experts stand for the latter."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)), the latter being experts where the config says so."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()

@@ -40,8 +40,8 @@ class Cache:
 
     def check_room(self, tokens: int) -> None:
         if self.length + tokens > self.max_tokens:
-            raise ValueError(f"the cache has room for {self.max_tokens} tokens and holds {self.length}; {tokens} more do "
-                             f"not fit, {self.max_tokens - self.length} would")
+            raise ValueError(f"the cache has room for {self.max_tokens} tokens and holds {self.length}; "
+                             f"{tokens} more do not fit, {self.max_tokens - self.length} would")
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""What one token leaves in the cache of one layer. The cache is allocated from this, and its bytes are counted from it."""
+"""What one token leaves in the cache of one layer. The cache is allocated from this, and its bytes are counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def entry_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that one token adds in one layer.
 
     Grouped attention: {"k": (n_kv_heads, head_dim), "v": (n_kv_heads, head_dim)}.
-    MLA: {"latent": (kv_lora_rank,), "k_rope": (qk_rope_head_dim,)}, for all heads together (arXiv:2405.04434, section 2.1.2).
+    MLA, for all heads together: {"latent": (kv_lora_rank,), "k_rope": (qk_rope_head_dim,)} (arXiv:2405.04434, 2.1.2).
     """
     a = config.attention
     if isinstance(a, LatentAttentionConfig):

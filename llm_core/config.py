@@ -7,36 +7,18 @@ built raises a ValueError which says what was given, why it cannot be, and what 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from llm_core.validation import check_names, divides, flag, instance_of, one_of, real, whole
-
-
-class _Part:
-    """Shared by all config classes: changed copies, and conversion to and from plain dicts."""
-
-    def replace(self, **changes):
-        """A copy with some fields changed, validated again."""
-        check_names(type(self), changes)
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dicts, ready for JSON. Parts that may be of several classes carry their class under "type"."""
-        out: dict[str, Any] = {"type": type(self).__name__}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            out[field.name] = value.to_dict() if isinstance(value, _Part) else value
-        return out
+from llm_core.validation import Part, divides, flag, from_dict, instance_of, one_of, real, whole
 
 
 @dataclass(frozen=True)
-class GroupedAttentionConfig(_Part):
+class GroupedAttentionConfig(Part):
     """Attention with one key and value for each group of query heads (Ainslie et al. 2023, arXiv:2305.13245).
 
-    n_kv_heads = n_heads is multi-head attention (MHA), 1 is multi-query (MQA), anything between grouped-query (GQA).
-    head_dim None means d_model / n_heads. n_kv_heads None means n_heads.
+    n_kv_heads = n_heads (or None) is multi-head attention (MHA), 1 is multi-query (MQA), anything between grouped-query
+    (GQA). head_dim None means d_model / n_heads.
     """
 
     n_heads: int
@@ -67,7 +49,7 @@ class GroupedAttentionConfig(_Part):
 
 
 @dataclass(frozen=True)
-class LatentAttentionConfig(_Part):
+class LatentAttentionConfig(Part):
     """Multi-head latent attention, MLA (DeepSeek-V2, arXiv:2405.04434, section 2.1; same in V3, 2412.19437, 2.1.1).
 
     Keys and values are rebuilt from one latent of kv_lora_rank (d_c) numbers a token; position travels apart, in one
@@ -97,7 +79,7 @@ class LatentAttentionConfig(_Part):
 
 
 @dataclass(frozen=True)
-class FeedForwardConfig(_Part):
+class FeedForwardConfig(Part):
     """The dense feed-forward network: d_model -> d_ff -> d_model. "swiglu" has a third matrix, the gate."""
 
     d_ff: int
@@ -111,14 +93,13 @@ class FeedForwardConfig(_Part):
 
 
 @dataclass(frozen=True)
-class MoEConfig(_Part):
+class MoEConfig(Part):
     """Mixture of experts as DeepSeek builds it (DeepSeekMoE, arXiv:2401.06066; V3, 2412.19437, section 2.1.2).
 
-    The first `first_k_dense` layers keep the dense feed-forward network; each later layer has n_routed_experts small
-    networks of width d_expert, of which a token uses n_experts_per_token, and n_shared_experts that all tokens use.
-    scoring: "softmax" (Mixtral, V2) or "sigmoid" (V3). selection_bias: V3's bias, which only selects.
-    group_score: how a group of experts is rated, by its "max" (V2) or its "top2" sum (V3); only the n_limited_groups
-    best groups are open to a token.
+    The first `first_k_dense` layers keep the dense network; each later one has n_routed_experts small networks of width
+    d_expert, of which a token uses n_experts_per_token, and n_shared_experts that all tokens use. scoring: "softmax"
+    (Mixtral, V2) or "sigmoid" (V3). selection_bias: V3's bias, which only selects. group_score: a group of experts is
+    rated by its "max" (V2) or its "top2" sum (V3); only the n_limited_groups best groups are open to a token.
     """
 
     n_routed_experts: int
@@ -146,21 +127,22 @@ class MoEConfig(_Part):
         flag("selection_bias", self.selection_bias)
         divides("n_expert_groups", self.n_expert_groups, "n_routed_experts", self.n_routed_experts)
         if self.n_limited_groups > self.n_expert_groups:
-            raise ValueError(f"n_limited_groups {self.n_limited_groups} is more than n_expert_groups {self.n_expert_groups}")
+            raise ValueError(f"n_limited_groups {self.n_limited_groups} is more than "
+                             f"n_expert_groups {self.n_expert_groups}")
         open_experts = self.n_limited_groups * (self.n_routed_experts // self.n_expert_groups)
         if self.n_experts_per_token > open_experts:
             raise ValueError(f"n_experts_per_token {self.n_experts_per_token} is more than the {open_experts} experts "
                              f"a token may choose from ({self.n_limited_groups} of {self.n_expert_groups} groups)")
-        if self.n_expert_groups > 1 and self.group_score == "top2" and self.n_routed_experts // self.n_expert_groups < 2:
+        if self.n_expert_groups == self.n_routed_experts > 1 and self.group_score == "top2":
             raise ValueError('group_score "top2" needs at least 2 experts in a group; "max" would do')
 
 
 @dataclass(frozen=True)
-class YarnConfig(_Part):
+class YarnConfig(Part):
     """YaRN: stretch RoPE to `factor` times the original context (Peng et al. 2023, arXiv:2309.00071).
 
-    beta_fast and beta_slow bound the ramp, in turns over the original context. The softmax scale is multiplied by
-    mscale(mscale_all_dim)^2, cos and sin by mscale(mscale) / mscale(mscale_all_dim), where mscale(m) = 0.1 m ln(factor) + 1.
+    beta_fast and beta_slow bound the ramp, in turns over the original context. With s(m) = 0.1 m ln(factor) + 1, the
+    softmax scale is multiplied by s(mscale_all_dim)^2, cos and sin by s(mscale) / s(mscale_all_dim).
     """
 
     factor: float
@@ -171,16 +153,15 @@ class YarnConfig(_Part):
     mscale_all_dim: float = 1.0
 
     def __post_init__(self):
-        real("factor", self.factor)
+        for name in ("factor", "beta_fast", "beta_slow"):
+            real(name, getattr(self, name))
         whole("original_max_seq_len", self.original_max_seq_len)
-        real("beta_fast", self.beta_fast)
-        real("beta_slow", self.beta_slow)
         real("mscale", self.mscale, above=-1e-12)
         real("mscale_all_dim", self.mscale_all_dim, above=-1e-12)
 
 
 @dataclass(frozen=True)
-class Llama3RopeConfig(_Part):
+class Llama3RopeConfig(Part):
     """Llama 3.1's way to stretch RoPE: slow pairs are divided by `factor`, fast ones kept, a smooth step between."""
 
     factor: float
@@ -193,11 +174,12 @@ class Llama3RopeConfig(_Part):
             real(name, getattr(self, name))
         whole("original_max_seq_len", self.original_max_seq_len)
         if self.high_freq_factor <= self.low_freq_factor:
-            raise ValueError(f"high_freq_factor {self.high_freq_factor} must be above low_freq_factor {self.low_freq_factor}")
+            raise ValueError(f"high_freq_factor {self.high_freq_factor} must be above "
+                             f"low_freq_factor {self.low_freq_factor}")
 
 
 @dataclass(frozen=True)
-class RopeConfig(_Part):
+class RopeConfig(Part):
     """Rotary positions (Su et al. 2021, arXiv:2104.09864).
 
     layout: which two numbers of a head form a pair: neighbours ("interleaved", DeepSeek) or number i and number
@@ -215,7 +197,7 @@ class RopeConfig(_Part):
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Part):
+class ModelConfig(Part):
     """A decoder-only transformer, whole. rope None means GPT-2's learned positions, one vector for each of max_seq_len.
 
     dropout acts on the embeddings and on what a block adds to the stream; attention_dropout on the attention weights.
@@ -252,16 +234,19 @@ class ModelConfig(_Part):
         for name in ("dropout", "attention_dropout"):
             real(name, getattr(self, name), above=-1e-12)
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}: it is the share of numbers set to zero")
+                raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}: "
+                                 "it is the share of numbers set to zero")
         self._check_heads()
 
     def _check_heads(self):
         a = self.attention
         if isinstance(a, LatentAttentionConfig):
             if self.rope is None and a.qk_rope_head_dim:
-                raise ValueError(f"qk_rope_head_dim is {a.qk_rope_head_dim} but rope is None; give a RopeConfig, or set it to 0")
+                raise ValueError(f"qk_rope_head_dim is {a.qk_rope_head_dim} but rope is None; "
+                                 "give a RopeConfig, or set it to 0")
             if self.rope is not None and not a.qk_rope_head_dim:
-                raise ValueError("qk_rope_head_dim is 0, so rope has nothing to turn; give it an even width, or set rope to None")
+                raise ValueError("qk_rope_head_dim is 0, so rope has nothing to turn; "
+                                 "give it an even width, or set rope to None")
         elif a.head_dim is None:
             divides("n_heads", a.n_heads, "d_model", self.d_model, " and head_dim is not given")
         if self.rope is not None and self.rope_dim % 2:
@@ -299,24 +284,10 @@ class ModelConfig(_Part):
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ModelConfig:
         """The inverse of to_dict. Unknown classes and fields are a ValueError."""
-        config = _part_from_dict(data)
+        config = from_dict(data, _CLASSES)
         instance_of("the description", config, (ModelConfig,))
         return config
 
 
 _CLASSES = {cls.__name__: cls for cls in (ModelConfig, GroupedAttentionConfig, LatentAttentionConfig, FeedForwardConfig,
                                           MoEConfig, RopeConfig, YarnConfig, Llama3RopeConfig)}
-
-
-def _part_from_dict(data: Any):
-    if not isinstance(data, dict):
-        return data
-    cls = _CLASSES.get(data.get("type"))
-    if cls is None:
-        raise ValueError(f"a part of a config needs a type, one of {', '.join(_CLASSES)}, not {data.get('type')!r}")
-    values = {name: _part_from_dict(value) for name, value in data.items() if name != "type"}
-    check_names(cls, values)
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
-    if missing:
-        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
-    return cls(**values)

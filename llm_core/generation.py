@@ -14,7 +14,7 @@ from llm_core.sampling import greedy
 
 @dataclass
 class Step:
-    """One generated token for each text of the batch: token [B], the logits it was picked from [B, V], cached positions."""
+    """One token for each text of the batch: token [B], the logits it was picked from [B, V], positions cached."""
 
     token: Tensor
     logits: Tensor

@@ -22,7 +22,7 @@ from llm_core.positions import rope_table
 
 @dataclass
 class ModelOutput:
-    """logits [B, T, V]; hidden [B, T, D], the stream after the last block, before the final norm; one Routing per MoE layer."""
+    """logits [B, T, V]; hidden [B, T, D], the stream before the final norm; one Routing for each MoE layer."""
 
     logits: Tensor
     hidden: Tensor
@@ -46,7 +46,7 @@ class LanguageModel(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        """Normal with init_std; what is added to the stream is smaller, since 2 * n_layers of them add up (GPT-2, 2.3)."""
+        """Normal with init_std; what is added to the stream is smaller, as 2 * n_layers of them add up (GPT-2, 2.3)."""
         std = self.config.init_std
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=std)
@@ -61,7 +61,7 @@ class LanguageModel(nn.Module):
                     nn.init.normal_(weight, std=std / math.sqrt(2 * self.config.n_layers))
 
     def forward(self, token_ids: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> ModelOutput:
-        """token_ids [B, T], which follow what the cache holds -> ModelOutput. last_only: logits [B, 1, V] of the last token.
+        """token_ids [B, T], following what the cache holds -> ModelOutput. last_only: logits [B, 1, V] of the last.
 
         ValueError if the ids are not [B, T], are none, lie outside the vocabulary, or go past the context or the cache.
         """
@@ -115,5 +115,5 @@ class LanguageModel(nn.Module):
             cache.check_room(T)
         low, high = token_ids.aminmax()
         if low < 0 or high >= vocab:
-            raise ValueError(f"token id {int(low) if low < 0 else int(high)} is not in the vocabulary of {vocab} entries, "
-                             f"0 to {vocab - 1}")
+            raise ValueError(f"token id {int(low) if low < 0 else int(high)} is not in the vocabulary "
+                             f"of {vocab} entries, 0 to {vocab - 1}")

@@ -94,8 +94,8 @@ class Experts(nn.Module):
         order = chosen.argsort(stable=True)  # places of expert 0, then of expert 1, …
         token = order // k  # the token each place belongs to
         share = x[token].split(chosen.bincount(minlength=n_experts).tolist())  # E pieces [n_e, D]
-        out = [F.linear(F.silu(F.linear(t, g)) * F.linear(t, u), d)
-               for t, g, u, d in zip(share, self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True) if len(t)]
+        networks = zip(share, self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
+        out = [F.linear(F.silu(F.linear(t, g)) * F.linear(t, u), d) for t, g, u, d in networks if len(t)]
         out = torch.cat(out) * routing.weights.flatten()[order, None]  # [N * K, D]
         return torch.zeros_like(x, dtype=out.dtype).index_add(0, token, out).to(x.dtype)
 

@@ -15,7 +15,7 @@ from llm_core.config import Llama3RopeConfig, ModelConfig, RopeConfig, YarnConfi
 
 
 def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
-    """How far each pair turns a token, in radians: theta^(-2i / width) for i = 0 .. width/2 - 1, after scaling. [R / 2]"""
+    """Radians that each pair turns a token: theta^(-2i / width) for i = 0 .. width/2 - 1, after scaling. [R / 2]"""
     pairs = torch.arange(0, width, 2, dtype=torch.float64)
     frequencies = rope.theta ** (-pairs / width)
     if isinstance(rope.scaling, YarnConfig):

@@ -115,7 +115,7 @@ def _gpt_mini() -> ModelConfig:
 
 
 def _deepseek_mini() -> ModelConfig:
-    """DeepSeek-V3's architecture at that size, with about gpt-mini's active parameters. Its head is tied, V3's is not."""
+    """DeepSeek-V3's architecture at gpt-mini's size and about its active parameters. The head is tied, V3's is not."""
     return ModelConfig(
         vocab_size=COURSE_VOCAB, max_seq_len=256, d_model=192, n_layers=4,
         attention=LatentAttentionConfig(6, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32,
@@ -139,7 +139,8 @@ def tiny(d_model: int, n_layers: int, attention: str) -> ModelConfig:
     """
     if attention == "MLA":
         head = d_model // 4
-        heads = LatentAttentionConfig(4, kv_lora_rank=d_model // 2, qk_nope_head_dim=head, qk_rope_head_dim=8, v_head_dim=head)
+        heads = LatentAttentionConfig(4, kv_lora_rank=d_model // 2, qk_nope_head_dim=head, qk_rope_head_dim=8,
+                                      v_head_dim=head)
     elif attention in ("MHA", "GQA"):
         heads = GroupedAttentionConfig(4, n_kv_heads=4 if attention == "MHA" else 2)
     else:

@@ -11,9 +11,9 @@ from torch import Tensor
 class Sampler:
     """Picks a token for each row of logits.
 
-    temperature: logits are divided by it; 0 means the likeliest token, always. top_k: only the k likeliest stay (more than
-    the vocabulary means all). top_p: of those, the fewest whose probabilities reach p (Holtzman et al. 2019, arXiv:1904.09751).
-    seed: the same seed draws the same tokens.
+    temperature: logits are divided by it; 0 means the likeliest token, always. top_k: only the k likeliest stay (more
+    than the vocabulary means all). top_p: of those, the fewest whose probabilities reach p (Holtzman et al. 2019,
+    arXiv:1904.09751). seed: the same seed draws the same tokens.
     """
 
     def __init__(self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
@@ -39,7 +39,7 @@ class Sampler:
         probabilities = logits.softmax(-1)
         if self.top_p is not None and self.top_p < 1:
             ranked, order = probabilities.sort(descending=True, dim=-1)
-            needed = ranked.cumsum(-1) - ranked < self.top_p  # those before it do not reach p yet; the first always stays
+            needed = ranked.cumsum(-1) - ranked < self.top_p  # those before do not reach p yet; the first always stays
             kept = torch.zeros_like(needed).scatter(-1, order, needed)
             probabilities = probabilities * kept
             probabilities = probabilities / probabilities.sum(-1, keepdim=True)

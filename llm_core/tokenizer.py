@@ -58,7 +58,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text. ValueError if it is no text, or holds half a surrogate pair, which is no character."""
         if not isinstance(text, str):
-            raise ValueError(f"only text can be encoded, not {type(text).__name__}; bytes become text by decode('utf-8')")
+            raise ValueError(f"only text can be encoded, not {type(text).__name__}; decode bytes first")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

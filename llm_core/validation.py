@@ -1,4 +1,7 @@
-"""Checks on what a config is given. Each error says what was given, why it cannot be, and the nearest that can."""
+"""What all config classes share: changed copies, plain dicts, and checks on what they are given.
+
+Each error says what was given, why it cannot be, and the nearest that can.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,35 @@ def divides(small: str, n: int, large: str, total: int, extra: str = "") -> None
     if total % n:
         near = ", ".join(map(str, nearest_divisors(total, n)))
         raise ValueError(f"{small} {n} does not divide {large} {total}{extra}; nearest: {near}")
+
+
+class Part:
+    """Shared by all config classes: changed copies, and conversion to and from plain dicts."""
+
+    def replace(self, **changes):
+        """A copy with some fields changed, validated again."""
+        check_names(type(self), changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dicts, ready for JSON. Parts that may be of several classes carry their class under "type"."""
+        out: dict[str, Any] = {"type": type(self).__name__}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            out[field.name] = value.to_dict() if isinstance(value, Part) else value
+        return out
+
+
+def from_dict(data: Any, classes: dict[str, type]):
+    """The inverse of Part.to_dict, for the classes named. Anything unknown or missing is a ValueError."""
+    if not isinstance(data, dict):
+        return data
+    cls = classes.get(data.get("type"))
+    if cls is None:
+        raise ValueError(f"a part of a config needs a type, one of {', '.join(classes)}, not {data.get('type')!r}")
+    values = {name: from_dict(value, classes) for name, value in data.items() if name != "type"}
+    check_names(cls, values)
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
+    if missing:
+        raise ValueError(f"{cls.__name__} lacks {', '.join(missing)}")
+    return cls(**values)

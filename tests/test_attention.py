@@ -69,9 +69,20 @@ def test_the_rope_key_is_one_for_all_heads():
 def test_fewer_key_value_heads_equal_copied_ones():
     """GQA is MHA whose key and value matrices repeat themselves within a group."""
     gqa, mha = build("GQA").blocks[0].attention, build("MHA").blocks[0].attention
-    mha.load_state_dict({**gqa.state_dict(), **{
-        f"{n}_proj.weight": getattr(gqa, f"{n}_proj").weight.view(2, 8, 32).repeat_interleave(2, 0).reshape(32, 32) for n in "kv"}})
+    mha.load_state_dict(
+        {
+            **gqa.state_dict(),
+            **{
+                f"{n}_proj.weight": getattr(gqa, f"{n}_proj")
+                .weight.view(2, 8, 32)
+                .repeat_interleave(2, 0)
+                .reshape(32, 32)
+                for n in "kv"
+            },
+        }
+    )
     mha.rope_layout = gqa.rope_layout
     from llm_core.positions import rope_table
+
     x, rope = torch.randn(2, 7, 32), rope_table(build("GQA").config.rope, 8, torch.arange(7))
     torch.testing.assert_close(gqa(x, rope), mha(x, rope), atol=1e-5, rtol=1e-5)

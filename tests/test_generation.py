@@ -51,12 +51,18 @@ def test_training_mode_is_put_back_also_when_a_stream_is_left_early():
     assert model.training
 
 
-@pytest.mark.parametrize(("call", "says"), [
-    (lambda m: stream(m, [], 5), "the prompt is empty"),
-    (lambda m: stream(m, list(range(60)) + [0] * 5, 5), "the prompt has 65 tokens, the model's context holds 64; keep the last 64"),
-    (lambda m: stream(m, [1], -1), "max_new_tokens must be 0 or more"),
-    (lambda m: stream(m, [1], 5, prefill_chunk=0), "prefill_chunk must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: stream(m, [], 5), "the prompt is empty"),
+        (
+            lambda m: stream(m, list(range(60)) + [0] * 5, 5),
+            "the prompt has 65 tokens, the model's context holds 64; keep the last 64",
+        ),
+        (lambda m: stream(m, [1], -1), "max_new_tokens must be 0 or more"),
+        (lambda m: stream(m, [1], 5, prefill_chunk=0), "prefill_chunk must be at least 1"),
+    ],
+)
 def test_bad_input_gets_a_sentence_before_anything_runs(call, says):
     with pytest.raises(ValueError, match=says):
         call(build("MHA"))

@@ -37,8 +37,11 @@ def test_parts_equal_the_tensors_of_each_kind(name):
         elif "feed_forward" in key:
             part = "dense feed-forward"
         else:
-            part = {"token_embedding.weight": "token embedding", "position_embedding.weight": "position embedding",
-                    "output_head.weight": "output head"}[key]
+            part = {
+                "token_embedding.weight": "token embedding",
+                "position_embedding.weight": "position embedding",
+                "output_head.weight": "output head",
+            }[key]
         sums[part] = sums.get(part, 0) + p.numel()
     assert sums == accounting.count_parameters(model.config).by_part
 
@@ -98,18 +101,26 @@ def test_the_start_is_a_uniform_guess():
     ids = torch.randint(0, 2048, (4, 64))
     loss = torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     assert abs(loss.item() - torch.tensor(2048.0).log().item()) < 0.15
-    outputs = [p.std().item() for key, p in model.named_parameters() if key.endswith(("o_proj.weight", "down.weight", "experts.down"))
-               and "q_down" not in key and "kv_down" not in key]
+    outputs = [
+        p.std().item()
+        for key, p in model.named_parameters()
+        if key.endswith(("o_proj.weight", "down.weight", "experts.down"))
+        and "q_down" not in key
+        and "kv_down" not in key
+    ]
     assert len(outputs) == 4 + 1 + 3 + 3 and all(abs(std - 0.02 / 8**0.5) < 0.001 for std in outputs)
 
 
-@pytest.mark.parametrize(("ids", "says"), [
-    (torch.zeros(1, 0, dtype=torch.long), "give at least one"),
-    (torch.zeros(1, 65, dtype=torch.long), "65 tokens are more than the model's context of 64; keep the last 64"),
-    (torch.tensor([[61]]), "token id 61 is not in the vocabulary of 61 entries"),
-    (torch.tensor([[-1]]), "token id -1"),
-    (torch.tensor([1, 2]), "must be [batch, tokens]"),
-])
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [
+        (torch.zeros(1, 0, dtype=torch.long), "give at least one"),
+        (torch.zeros(1, 65, dtype=torch.long), "65 tokens are more than the model's context of 64; keep the last 64"),
+        (torch.tensor([[61]]), "token id 61 is not in the vocabulary of 61 entries"),
+        (torch.tensor([[-1]]), "token id -1"),
+        (torch.tensor([1, 2]), "must be [batch, tokens]"),
+    ],
+)
 def test_bad_ids_get_a_sentence(ids, says):
     with pytest.raises(ValueError) as error:
         build("MHA")(ids)

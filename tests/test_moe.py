@@ -54,11 +54,17 @@ def test_the_bias_selects_and_has_no_part_in_the_weights():
 
 @pytest.mark.parametrize("rating", ["max", "top2"])
 def test_only_experts_of_the_best_groups_are_chosen(rating):
-    made, x = router(n_expert_groups=4, n_limited_groups=2, group_score=rating, scoring="sigmoid", selection_bias=True,
-                     bias=-torch.rand(8, generator=torch.Generator().manual_seed(1)) - 1)  # all biased scores negative
+    made, x = router(
+        n_expert_groups=4,
+        n_limited_groups=2,
+        group_score=rating,
+        scoring="sigmoid",
+        selection_bias=True,
+        bias=-torch.rand(8, generator=torch.Generator().manual_seed(1)) - 1,
+    )  # all biased scores negative
     biased = F.linear(x, made.weight).sigmoid() + made.selection_bias
     for n, chosen in enumerate(made(x).experts.tolist()):
-        pairs = [biased[n, 2 * g:2 * g + 2].tolist() for g in range(4)]
+        pairs = [biased[n, 2 * g : 2 * g + 2].tolist() for g in range(4)]
         rate = sorted(range(4), key=lambda g: -(max(pairs[g]) if rating == "max" else sum(pairs[g])))
         allowed = [e for g in rate[:2] for e in (2 * g, 2 * g + 1)]
         assert sorted(chosen) == sorted(sorted(allowed, key=lambda e: -biased[n, e])[:2])
@@ -97,7 +103,7 @@ def test_no_token_is_dropped_however_uneven_the_load():
     x = torch.randn(1, 30, 32)
     together, routing = layer(x)
     assert routing.experts.flatten().bincount(minlength=8)[:2].tolist() == [30, 30]
-    alone = torch.cat([layer(x[:, i:i + 1])[0] for i in range(30)], dim=1)
+    alone = torch.cat([layer(x[:, i : i + 1])[0] for i in range(30)], dim=1)
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 

@@ -17,7 +17,11 @@ def test_rotation_is_multiplication_of_complex_numbers(layout):
     got = rotate(x, *rope_table(RopeConfig(), 8, positions), layout)
     angles = positions[:, None].double() * 10000.0 ** (-torch.arange(0, 8, 2).double() / 8)
     turn = torch.polar(torch.ones_like(angles), angles)[:, None]
-    as_pairs = x.double().unflatten(-1, (4, 2)) if layout == "interleaved" else x.double().unflatten(-1, (2, 4)).transpose(-1, -2)
+    as_pairs = (
+        x.double().unflatten(-1, (4, 2))
+        if layout == "interleaved"
+        else x.double().unflatten(-1, (2, 4)).transpose(-1, -2)
+    )
     turned = torch.view_as_real(torch.view_as_complex(as_pairs.contiguous()) * turn)
     wanted = turned.flatten(-2) if layout == "interleaved" else turned.transpose(-1, -2).flatten(-2)
     torch.testing.assert_close(got.double(), wanted, atol=1e-5, rtol=1e-5)
@@ -30,6 +34,7 @@ def test_scores_depend_on_the_distance_alone():
     def score(m, n):
         def at(x, p):
             return rotate(x, *rope_table(RopeConfig(), 16, torch.tensor([p])), "interleaved")
+
         return (at(q, m) * at(k, n)).sum().item()
 
     assert score(3, 1) == pytest.approx(score(103, 101), abs=1e-4)
@@ -70,6 +75,7 @@ def test_softmax_scale_of_deepseek():
 def test_cos_and_sin_take_the_ratio_of_the_mscales():
     def at_zero(y):
         return rope_table(RopeConfig(scaling=y), 8, torch.tensor([0]))[0][0, 0].item()
+
     assert at_zero(YarnConfig(40.0, 4096)) == 1.0
     wanted = (0.1 * math.log(40) + 1) / (0.0707 * math.log(40) + 1)
     assert at_zero(YarnConfig(40.0, 4096, mscale=1.0, mscale_all_dim=0.707)) == pytest.approx(wanted, abs=1e-6)

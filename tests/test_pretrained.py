@@ -29,7 +29,7 @@ def test_each_shipped_model_is_its_preset(name):
 
 @pytest.mark.parametrize("name", [*MINIS, "tiny-mha-w24-l1", "tiny-mla-w96-l3"])
 def test_card_figure_is_the_stored_files_own(name):
-    """Measured again on a twelfth of the windows or all of them: small models whole, the minis within what a part can say."""
+    """Measured again: small models on all windows, the minis on every twelfth, within what a part can say."""
     model, course = load_pretrained(name)
     card, corpus = pretrained.card(name), data.shakespeare()
     inputs, targets = data.windows(data.tokens(corpus, course)[1], card["recipe"]["context"])
@@ -39,7 +39,9 @@ def test_card_figure_is_the_stored_files_own(name):
         n_bytes = len(b"".join(course.token_bytes(i) for i in scored.tolist() if i != course.end_of_text))
         assert bits_per_byte(model, inputs, targets, n_bytes) == pytest.approx(card["bits_per_byte"], abs=0.06)
     else:
-        assert bits_per_byte(model, inputs, targets, data.held_out_bytes(corpus)) == pytest.approx(card["bits_per_byte"], abs=2e-3)
+        assert bits_per_byte(model, inputs, targets, data.held_out_bytes(corpus)) == pytest.approx(
+            card["bits_per_byte"], abs=2e-3
+        )
 
 
 @pytest.mark.parametrize("name", MINIS)
@@ -47,7 +49,9 @@ def test_minis_hold_what_the_course_promises(name):
     card = pretrained.card(name)
     assert card["bits_per_byte"] < 1.85
     assert 2_000_000 <= card["parameters"] <= 4_000_000
-    assert card["epochs"] == pytest.approx(card["tokens_read"] / len(data.tokens(data.shakespeare(), tokenizer.get("course"))[0]), abs=0.01)
+    assert card["epochs"] == pytest.approx(
+        card["tokens_read"] / len(data.tokens(data.shakespeare(), tokenizer.get("course"))[0]), abs=0.01
+    )
     text = (pretrained.FOLDER / name / "README.md").read_text(encoding="utf-8")
     assert str(card["bits_per_byte"]) in text and all(s in text for s in card["samples"])
 
@@ -55,7 +59,9 @@ def test_minis_hold_what_the_course_promises(name):
 def test_samples_on_the_card_begin_as_the_model_writes():
     """Drawn tokens can differ between processors after a while; the likeliest beginnings do not."""
     model, _ = load_pretrained("gpt-mini")
-    assert [sample(model, p)[: len(p)] for p in PROMPTS] == [s[: len(p)] for s, p in zip(pretrained.card("gpt-mini")["samples"], PROMPTS)]
+    assert [sample(model, p)[: len(p)] for p in PROMPTS] == [
+        s[: len(p)] for s, p in zip(pretrained.card("gpt-mini")["samples"], PROMPTS)
+    ]
 
 
 def test_trained_models_beat_untrained_ones_and_write_words():
@@ -68,7 +74,11 @@ def test_trained_models_beat_untrained_ones_and_write_words():
 
 def test_bigger_grid_models_predict_better():
     for kind in presets.GRID_ATTENTIONS:
-        at = {(d, n): pretrained.card(presets.grid_name(d, n, kind))["bits_per_byte"] for d in presets.GRID_WIDTHS for n in presets.GRID_LAYERS}
+        at = {
+            (d, n): pretrained.card(presets.grid_name(d, n, kind))["bits_per_byte"]
+            for d in presets.GRID_WIDTHS
+            for n in presets.GRID_LAYERS
+        }
         assert at[96, 3] < at[48, 3] < at[24, 3] and at[96, 3] < at[96, 1] < at[24, 1]
 
 
@@ -99,7 +109,9 @@ def test_a_folder_of_ones_own_loads_without_a_tokenizer(folder):
 def test_many_models_share_a_file(tmp_path):
     save_weights(tmp_path / "m.safetensors", {"a": build("MHA"), "b": build("MLA")})
     a = load_weights(tmp_path / "m.safetensors", CONFIGS["MHA"], "a")
-    torch.testing.assert_close(a.blocks[0].attention.q_proj.weight, build("MHA").blocks[0].attention.q_proj.weight, atol=2e-3, rtol=1e-2)
+    torch.testing.assert_close(
+        a.blocks[0].attention.q_proj.weight, build("MHA").blocks[0].attention.q_proj.weight, atol=2e-3, rtol=1e-2
+    )
 
 
 def test_damaged_weight_files_are_named(folder):
@@ -117,12 +129,18 @@ def test_damaged_weight_files_are_named(folder):
         load_pretrained(folder)
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    (lambda t: t.pop("final_norm.weight"), "lacks 1 of .* tensors, first final_norm.weight"),
-    (lambda t: t.update(extra=torch.zeros(1)), "holds 1 tensors that this model has no place for, first extra"),
-    (lambda t: t.update({"final_norm.weight": torch.zeros(7)}), r"final_norm.weight has shape \[7\], the model needs \[32\]"),
-    (lambda t: t.update({"final_norm.weight": torch.zeros(32, dtype=torch.int32)}), "holds torch.int32"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("final_norm.weight"), "lacks 1 of .* tensors, first final_norm.weight"),
+        (lambda t: t.update(extra=torch.zeros(1)), "holds 1 tensors that this model has no place for, first extra"),
+        (
+            lambda t: t.update({"final_norm.weight": torch.zeros(7)}),
+            r"final_norm.weight has shape \[7\], the model needs \[32\]",
+        ),
+        (lambda t: t.update({"final_norm.weight": torch.zeros(32, dtype=torch.int32)}), "holds torch.int32"),
+    ],
+)
 def test_files_that_do_not_fit_are_named_by_tensor_and_expectation(folder, change, says):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -147,4 +165,8 @@ def test_unknown_names_are_suggested():
 
 def test_shipped_folders_hold_nothing_else():
     for folder in (*MINIS, pretrained.GRID):
-        assert sorted(p.name for p in (pretrained.FOLDER / folder).iterdir()) == ["README.md", "card.json", "model.safetensors"]
+        assert sorted(p.name for p in (pretrained.FOLDER / folder).iterdir()) == [
+            "README.md",
+            "card.json",
+            "model.safetensors",
+        ]

@@ -51,10 +51,16 @@ def test_same_seed_same_tokens():
     assert not torch.equal(Sampler(1.0, seed=7)(rows), Sampler(1.0, seed=8)(rows))
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    ({"temperature": -1}, "temperature must be 0 or more"), ({"temperature": float("nan")}, "temperature must be"),
-    ({"top_k": 0}, "top_k must be at least 1"), ({"top_p": 0.0}, "top_p must be above 0"), ({"top_p": 1.5}, "top_p must be"),
-])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temperature": -1}, "temperature must be 0 or more"),
+        ({"temperature": float("nan")}, "temperature must be"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": 1.5}, "top_p must be"),
+    ],
+)
 def test_impossible_options_get_a_sentence(options, says):
     with pytest.raises(ValueError, match=says):
         Sampler(**options)

@@ -13,7 +13,9 @@ from llm_core.training.loop import build_optimizer, train, train_step
 from llm_core.training.recipe import RECIPES, Recipe
 from tests.tiny_configs import build, some_ids
 
-TINY = Recipe("tiny-mla-w48-l1", steps=80, batch_size=8, context=32, learning_rate=2e-2, warmup_steps=5, evaluate_every=40)
+TINY = Recipe(
+    "tiny-mla-w48-l1", steps=80, batch_size=8, context=32, learning_rate=2e-2, warmup_steps=5, evaluate_every=40
+)
 # A text with a rule: each token is the one before plus 3. A model that learns must find it.
 COUNTING = (torch.arange(4000) * 3) % 50
 
@@ -66,7 +68,9 @@ def test_weight_decay_spares_norms_and_biases():
     model = build("GPT-2")
     decayed, spared = build_optimizer(model, TINY).param_groups
     assert decayed["weight_decay"] == 0.1 and spared["weight_decay"] == 0
-    assert {id(p) for p in spared["params"]} == {id(p) for k, p in model.named_parameters() if "norm" in k or k.endswith("bias")}
+    assert {id(p) for p in spared["params"]} == {
+        id(p) for k, p in model.named_parameters() if "norm" in k or k.endswith("bias")
+    }
 
 
 def test_a_step_moves_the_router_bias_of_v3():

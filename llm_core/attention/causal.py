@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def causal_mask(new: int, total: int, device=None) -> Tensor:
-    """True where a token may look: [T, S] with T new tokens, the last of S = `total`. Row i sees columns 0 .. S - T + i.
+    """True where a token may look: [T, S], the T new tokens being the last of S. Row i sees columns 0 .. S - T + i.
 
     The triangle sits at the bottom right: a mask anchored at the top left would show one new token only the first key.
     """

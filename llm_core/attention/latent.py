@@ -71,7 +71,7 @@ class LatentAttention(nn.Module):
         return causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale, dropout)
 
     def _attend_absorbed(self, q_nope, q_rope, latent, k_rope, dropout) -> Tensor:
-        """Attend in the latent space: q (W c) = (q W) c. All heads read one key, the latent with the rope key behind it."""
+        """Attend in the latent space: q (W c) = (q W) c. All heads read one key: the latent, the rope key behind it."""
         w_k, w_v = self.kv_up.weight.view(self.n_heads, -1, self.latent_dim).split([self.nope_dim, self.v_dim], dim=1)
         q_latent = torch.einsum("bthn,hnc->bhtc", q_nope, w_k)
         q = torch.cat([q_latent, q_rope.transpose(1, 2)], dim=-1)  # [B, H, T, c + r]

@@ -1,6 +1,6 @@
 """The small trained models that ship with the course, and how to load them.
 
-A folder a model: model.safetensors (bf16), card.json (config, recipe, figures, samples) and README.md, the card to read.
+A folder a model: model.safetensors (bf16), card.json (config, recipe, figures, samples), README.md (the card to read).
 The grid behind the sliders is one folder with one file for all of its models.
 """
 

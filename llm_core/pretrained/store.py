@@ -1,4 +1,4 @@
-"""Weights to and from safetensors files. Nothing is ever unpickled, and a file that does not fit is named, not half-loaded."""
+"""Weights to and from safetensors files. Nothing is unpickled; a file that does not fit is named, not half-loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm_core.model import LanguageModel
 
 
 def save_weights(path: Path, models: dict[str, LanguageModel]) -> None:
-    """Write models into one file, as bf16 (buffers as they are). Names are "MODEL/tensor", or "tensor" where MODEL is ""."""
+    """Write models into one file, in bf16 (buffers as they are), as "MODEL/tensor", or "tensor" where MODEL is ""."""
     tensors = {}
     for name, model in models.items():
         prefix = f"{name}/" if name else ""
@@ -31,7 +31,7 @@ def save_weights(path: Path, models: dict[str, LanguageModel]) -> None:
 def load_weights(path: Path, config: ModelConfig, name: str = "") -> LanguageModel:
     """A model in 32 bits with the weights of a file that save_weights wrote, ready to generate.
 
-    FileNotFoundError or ValueError, naming file, tensor and expectation, if something is missing, cut off or of another shape.
+    FileNotFoundError or ValueError, naming file, tensor and expectation, if it is missing, cut off or does not fit.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,12 +53,14 @@ def _read(path: Path, prefix: str, wanted: dict[str, torch.Size]) -> dict[str, T
             if missing:
                 raise ValueError(f"{label} lacks {len(missing)} of {len(wanted)} tensors, first {prefix}{missing[0]}")
             if extra:
-                raise ValueError(f"{label} holds {len(extra)} tensors that this model has no place for, first {prefix}{extra[0]}")
+                raise ValueError(f"{label} holds {len(extra)} tensors that this model has no place for, "
+                                 f"first {prefix}{extra[0]}")
             tensors = {}
             for key, shape in wanted.items():
                 tensor = file.get_tensor(prefix + key)
                 if tensor.shape != shape:
-                    raise ValueError(f"{label}: {prefix}{key} has shape {list(tensor.shape)}, the model needs {list(shape)}")
+                    raise ValueError(f"{label}: {prefix}{key} has shape {list(tensor.shape)}, "
+                                     f"the model needs {list(shape)}")
                 if not tensor.is_floating_point():
                     raise ValueError(f"{label}: {prefix}{key} holds {tensor.dtype}, not floating-point numbers")
                 tensors[key] = tensor.float()

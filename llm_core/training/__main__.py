@@ -29,8 +29,8 @@ def train_one(recipe: Recipe, corpus: data.Corpus) -> Result:
     with tqdm(total=recipe.steps, unit="step", desc=recipe.preset) as bar:
         def report(row: dict) -> None:
             bar.update(row["step"] - bar.n)
-            bar.write(f"{recipe.preset}: step {row['step']}, {row['seconds']} s, training loss {row['train_loss']} nats a "
-                      f"token, held out {row['bits_per_byte']} bits per byte")
+            bar.write(f"{recipe.preset}: step {row['step']}, {row['seconds']} s, training loss {row['train_loss']} "
+                      f"nats a token, held out {row['bits_per_byte']} bits per byte")
         return train(recipe, train_tokens, held_out, data.held_out_bytes(corpus), report)
 
 

@@ -1,4 +1,4 @@
-"""What is written beside trained weights: card.json for programs, README.md for people. All figures are of the stored file."""
+"""What stands beside trained weights: card.json for programs, README.md for people. Figures are the stored file's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def describe(model: LanguageModel, recipe: Recipe, result: Result, corpus: data.
         "epochs": round(recipe.tokens / len(train_tokens), 2),
         "best_step": result.best_step,
         "minutes": round(result.seconds / 60, 1),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__.split('+')[0]}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__.split('+')[0]}",
         "held_out_bytes": held_out_bytes,
         "bits_per_byte": round(bits_per_byte(model, *data.windows(held_out_tokens, recipe.context), held_out_bytes), 4),
         "samples": [sample(model, prompt) for prompt in PROMPTS],
@@ -88,9 +88,11 @@ def mini_card(name: str, about: dict) -> str:
 | | |
 |---|---|
 | parameters | {about['parameters']:,} in all, {about['active_parameters']:,} active for a token |
-| held out | **{about['bits_per_byte']} bits per byte** on the last 5 % of each play ({about['held_out_bytes']:,} bytes), of the stored bf16 file |
+| held out | **{about['bits_per_byte']} bits per byte** on the last 5 % of each document \
+({about['held_out_bytes']:,} bytes), of the stored bf16 file |
 | data | {about['corpus']}, {about['tokens_read']:,} tokens read, {about['epochs']} times through |
-| training | {recipe['steps']:,} steps of {recipe['batch_size']} x {recipe['context']} tokens, best weights at step {about['best_step']:,}; AdamW at {recipe['learning_rate']:g}, seed {recipe['seed']} |
+| training | {recipe['steps']:,} steps of {recipe['batch_size']} x {recipe['context']} tokens, best weights at step \
+{about['best_step']:,}; AdamW at {recipe['learning_rate']:g}, seed {recipe['seed']} |
 | time | {about['minutes']} minutes ({about['machine']}) |
 | again | `python -m llm_core.training --model {name}` |
 
@@ -108,8 +110,8 @@ def grid_card(models: dict[str, dict]) -> str:
                      f"{m['bits_per_byte']} | {m['minutes']} |" for name, m in models.items())
     return f"""# The grid behind the sliders
 
-{len(models)} small models in one file. Data, tokens ({first['tokens_read']:,} each), seed and recipe are the same; only width, layers and
-attention differ. One seed each: differences of a few hundredths of a bit are within the luck of the draw.
+{len(models)} small models in one file. Data, tokens ({first['tokens_read']:,} each), seed and recipe are the same;
+only width, layers and attention differ. One seed each: a difference of a few hundredths of a bit may be luck.
 
 | model | parameters | cache bytes a token (bf16) | held-out bits per byte | minutes |
 |---|---|---|---|---|

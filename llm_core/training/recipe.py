@@ -48,5 +48,5 @@ RECIPES: dict[str, Recipe] = {
     "gpt-mini": Recipe("gpt-mini", steps=6000),
     "deepseek-mini": Recipe("deepseek-mini", steps=6000),
     # The grid: one budget for all, so that only the config differs. Small models stand higher learning rates.
-    **{name: Recipe(name, steps=1500, learning_rate=4e-3, evaluate_every=1500) for name in presets.grid_names()},
+    **{name: Recipe(name, steps=1000, learning_rate=4e-3, evaluate_every=1000) for name in presets.grid_names()},
 }

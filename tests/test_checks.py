@@ -1,0 +1,217 @@
+"""The exercises' checks: each accepts the lesson's own solution, and names the mistake in known wrong answers."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from llm_core import checks
+
+LESSONS = sorted((Path(__file__).resolve().parents[1] / "course").glob("*/*.ipynb"))
+
+
+def solutions() -> dict[str, str]:
+    """Exercise name -> the solution that is folded away in a lesson."""
+    found = {}
+    for path in LESSONS:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                folded = r"<summary>Solution</summary>\s*```python\n(.*?)```"
+                for code in re.findall(folded, "".join(cell["source"]), re.DOTALL):
+                    found[re.search(r"^def (\w+)", code, re.MULTILINE)[1]] = code
+    return found
+
+
+def define(name: str, code: str):
+    space = {"torch": torch, "math": math}
+    exec(code, space)
+    return space[name]
+
+
+def verdict(name: str, function, capsys) -> str:
+    assert getattr(checks, name)(function) is None  # a returned value would be shown in the lesson
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1, said
+    return said.strip()
+
+
+def test_every_check_has_a_solution_in_a_lesson():
+    assert solutions().keys() == set(checks.__all__)
+
+
+@pytest.mark.parametrize("name", checks.__all__)
+def test_the_lessons_solution_is_right(name, capsys):
+    assert verdict(name, define(name, solutions()[name]), capsys).startswith("right: ")
+
+
+def stub(*arguments):
+    ...
+
+
+def raises_not_implemented(*arguments):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", checks.__all__)
+@pytest.mark.parametrize("unsolved", [stub, lambda *a: ..., raises_not_implemented])
+def test_a_stub_is_not_solved_yet(name, unsolved, capsys):
+    assert verdict(name, unsolved, capsys) == "not solved yet"
+
+
+class Odd:
+    def __getattribute__(self, name):
+        raise RuntimeError("no")
+
+
+def exits(*arguments):
+    raise SystemExit(1)
+
+
+def deep(*arguments):
+    return deep(*arguments)
+
+
+@pytest.mark.parametrize("name", checks.__all__)
+@pytest.mark.parametrize("function", [
+    lambda *a: 1 / 0, lambda: torch.zeros(1), exits, deep, lambda *a: "text", lambda *a: float("nan"), lambda *a: Odd(),
+    lambda *a: torch.zeros(1, 2, 3, 4), lambda *a: torch.zeros(0), lambda *a: [1, 2], lambda *a: torch.tensor(1 + 2j),
+    lambda *a: a[0], 7, None, torch.zeros(3), "input_embedding",
+])
+def test_no_answer_makes_a_check_raise(name, function, capsys):
+    assert verdict(name, function, capsys).startswith("not yet: ")
+
+
+@pytest.mark.parametrize("name", checks.__all__)
+def test_a_check_leaves_the_random_numbers_and_its_own_data_alone(name, capsys):
+    def vandal(*arguments):
+        torch.manual_seed(99)
+        for a in arguments:
+            if isinstance(a, torch.Tensor):
+                a.zero_()
+        return torch.zeros(1)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    verdict(name, vandal, capsys)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert verdict(name, define(name, solutions()[name]), capsys).startswith("right: ")
+
+
+def future(T):
+    return torch.ones(T, T).triu(1).bool()
+
+
+def attend(q, k, v, scale=0.5, hidden=None, by=-torch.inf, dim=-1):
+    scores = q @ k.transpose(-2, -1) * scale
+    hidden = future(scores.shape[-1]) if hidden is None else hidden
+    return scores.masked_fill(hidden, by).softmax(dim) @ v
+
+
+def gpt(d, n, vocab, context, **changes):
+    """The count from counts of parts; a change replaces a part."""
+    part = {"tables": (vocab + context) * d, "attention": 4 * (d * d + d), "feed_forward": 8 * d * d + 5 * d,
+            "norms": 4 * d, "final": 2 * d, "head": 0, "blocks": n, **changes}
+    block = part["attention"] + part["feed_forward"] + part["norms"]
+    return part["tables"] + part["blocks"] * block + part["final"] + part["head"]
+
+
+def root(x, eps=1e-5):
+    return (x.var(-1, correction=0, keepdim=True) + eps).sqrt()
+
+
+def normalise(x, weight, bias, deviation, mean=True):
+    return (x - x.mean(-1, keepdim=True) if mean else x) / deviation * weight + bias
+
+
+# Exercise -> (a known wrong answer, words that its hint must contain).
+WRONG = {
+    "input_embedding": [
+        (lambda ids, table, p: table[ids] + p[1:ids.shape[1] + 1], "counted from 1"),
+        (lambda ids, table, p: table[ids], "where does the position come in"),
+        (lambda ids, table, p: p[:ids.shape[1]].expand(*ids.shape, -1), "where does the token come in"),
+        (lambda ids, table, p: table[ids] + p[0], "first position"),
+        (lambda ids, table, p: table[ids] + p[ids.shape[1]], "same position"),
+        (lambda ids, table, p: table[ids] * p[:ids.shape[1]], "should be added"),
+        (lambda ids, table, p: table[ids] * table.shape[1]**0.5 + p[:ids.shape[1]], "root of the width"),
+        (lambda ids, table, p: torch.cat([table[ids], p[:ids.shape[1]].expand(*ids.shape, -1)], -1), "side by side"),
+        (lambda ids, table, p: table[ids] + p, "instead of the first T"),
+        (lambda ids, table, p: table[ids] + p[ids], "0 to T - 1"),
+        (lambda ids, table, p: (table[ids] + p[:ids.shape[1]]).flatten(0, 1), "flattened"),
+        (lambda ids, table, p: table[ids] + 2 * p[:ids.shape[1]], "numbers do not"),
+    ],
+    "layer_norm": [
+        (lambda x, w, b: normalise(x, w, b, (x.var(-1, keepdim=True) + 1e-5).sqrt()), "N - 1"),
+        (lambda x, w, b: normalise(x, w, b, x.std(-1, keepdim=True)), "N - 1"),
+        (lambda x, w, b: normalise(x, w, b, x.std(-1, keepdim=True) + 1e-5), "N - 1"),
+        (lambda x, w, b: normalise(x, w, b, x.std(-1, correction=0, keepdim=True) + 1e-5), "standard deviation?"),
+        (lambda x, w, b: normalise(x, w, b, x.std(-1, correction=0, keepdim=True)), "eps is missing"),
+        (lambda x, w, b: normalise(x, w, b, x.var(-1, correction=0, keepdim=True) + 1e-5), "divided by the variance"),
+        (lambda x, w, b: normalise(x, w, b, (x.square().mean(-1, keepdim=True) + 1e-5).sqrt(), mean=False), "RMSNorm"),
+        (lambda x, w, b: normalise(x, 1, 0, root(x)), "weight and bias for"),
+        (lambda x, w, b: normalise(x, w, 0, root(x)), "Where is the bias"),
+        (lambda x, w, b: normalise(x, b, w, root(x)), "swapped"),
+        (lambda x, w, b: (x - x.mean(-2, keepdim=True)) / (x.var(-2, correction=0, keepdim=True) + 1e-5).sqrt() * w + b,
+         "over the tokens"),
+        (lambda x, w, b: (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt() * w + b, "each token is normalised"),
+        (lambda x, w, b: x - x.mean(-1), "keepdim=True"),
+        (lambda x, w, b: x.mean(-1, keepdim=True), "one number a token"),
+    ],
+    "causal_attention_by_hand": [
+        (lambda q, k, v: attend(q, k, v, scale=1.0), "is the scale applied?"),
+        (lambda q, k, v: attend(q, k, v, scale=1.0) / 2, "is the scale applied before the softmax?"),
+        (lambda q, k, v: attend(q, k, v, scale=0.25), "divided by d"),
+        (lambda q, k, v: attend(q, k, v, scale=2.0), "multiplied by the root"),
+        (lambda q, k, v: attend(q, k, v, scale=6**-0.5), "that of a value"),
+        (lambda q, k, v: attend(q, k, v, hidden=torch.zeros(5, 5).bool()), "is the mask on?"),
+        (lambda q, k, v: (q @ k.mT / 2).softmax(-1).masked_fill(future(5), 0) @ v, "after the softmax"),
+        (lambda q, k, v: attend(q, k, v, by=0), "-inf is needed"),
+        (lambda q, k, v: attend(q, k, v, hidden=future(5).T), "wrong way round"),
+        (lambda q, k, v: attend(q, k, v, hidden=torch.ones(5, 5).triu().bool()), "diagonal"),
+        (lambda q, k, v: attend(q, k, v, dim=-2), "which dimension"),
+        (lambda q, k, v: attend(q, k, v, dim=0), "which dimension"),
+        (lambda q, k, v: attend(k, q, v), "swapped"),
+        (lambda q, k, v: q @ k.permute(2, 1, 0) @ v, "k.transpose(-2, -1)"),
+        (lambda q, k, v: (q @ k.mT / 2).masked_fill(future(5), -torch.inf).softmax(-1), "multiply them with v"),
+        (lambda q, k, v: attend(q[:1], k[:1], v), "head 0"),
+        (lambda q, k, v: attend(q[0], k[0], v[0]), "All heads are wanted"),
+    ],
+    "count_gpt": [
+        (lambda d, n, V, P: gpt(d, n, V, P, head=V * d), "tied"),
+        (lambda d, n, V, P: gpt(d, n, V, P, tables=V * d), "position embedding"),
+        (lambda d, n, V, P: gpt(d, n, V, P, tables=P * d), "the token embedding"),
+        (lambda d, n, V, P: gpt(d, n, V, P, final=0), "final norm"),
+        (lambda d, n, V, P: gpt(d, n, V, P, norms=0), "two norms"),
+        (lambda d, n, V, P: gpt(d, n, V, P, attention=4 * d * d + d), "queries, keys and values"),
+        (lambda d, n, V, P: gpt(d, n, V, P, attention=3 * (d * d + d)), "too few"),
+        (lambda d, n, V, P: gpt(d, n, V, P, attention=4 * d * d, feed_forward=8 * d * d),
+         "4 d_model in attention and 5 d_model"),
+        (lambda d, n, V, P: gpt(d, n, V, P, feed_forward=4 * d * d + 5 * d), "half of the feed"),
+        (lambda d, n, V, P: gpt(d, n, V, P, blocks=1), "only one block"),
+        (lambda d, n, V, P: gpt(d, n, V, P) + 0.5, "whole number"),
+        (lambda d, n, V, P: 124_439_808, "gpt2-xl"),
+    ],
+}
+CASES = [pytest.param(name, answer, words, id=f"{name}: {words}")
+         for name, answers in WRONG.items() for answer, words in answers]
+
+
+def test_every_check_knows_wrong_answers():
+    assert WRONG.keys() == set(checks.__all__) and all(len(answers) >= 3 for answers in WRONG.values())
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), CASES)
+def test_a_wrong_answer_gets_its_hint(name, answer, words, capsys):
+    said = verdict(name, answer, capsys)
+    assert said.startswith("not yet: ") and words in said, said
+
+
+def test_right_answers_need_not_be_written_as_ours(capsys):
+    assert verdict("layer_norm", lambda x, w, b: F.layer_norm(x, w.shape, w, b), capsys)[:5] == "right"
+    fused = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert verdict("causal_attention_by_hand", fused, capsys)[:5] == "right"
+    assert verdict("count_gpt", lambda *a: float(gpt(*a)), capsys)[:5] == "right"
+    assert verdict("count_gpt", gpt, capsys)[:5] == "right"
