@@ -156,8 +156,8 @@ class YarnConfig(Part):
         for name in ("factor", "beta_fast", "beta_slow"):
             real(name, getattr(self, name))
         whole("original_max_seq_len", self.original_max_seq_len)
-        real("mscale", self.mscale, above=-1e-12)
-        real("mscale_all_dim", self.mscale_all_dim, above=-1e-12)
+        real("mscale", self.mscale, or_zero=True)
+        real("mscale_all_dim", self.mscale_all_dim, or_zero=True)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,9 @@ class RopeConfig(Part):
     scaling: YarnConfig | Llama3RopeConfig | None = None
 
     def __post_init__(self):
-        real("theta", self.theta, above=1.0)
+        real("theta", self.theta)
+        if self.theta <= 1:
+            raise ValueError(f"theta must be above 1, not {self.theta!r}; 10000 is usual")
         one_of("layout", self.layout, ("interleaved", "halves"))
         instance_of("scaling", self.scaling, (YarnConfig, Llama3RopeConfig), optional=True)
 
@@ -232,7 +234,7 @@ class ModelConfig(Part):
         real("init_std", self.init_std)
         flag("tie_embeddings", self.tie_embeddings)
         for name in ("dropout", "attention_dropout"):
-            real(name, getattr(self, name), above=-1e-12)
+            real(name, getattr(self, name), or_zero=True)
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}: "
                                  "it is the share of numbers set to zero")

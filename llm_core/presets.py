@@ -178,7 +178,7 @@ def grid_names() -> list[str]:
 def get(name: str) -> ModelConfig:
     """The config of a preset. ValueError with the nearest names if there is none."""
     known = {**_REAL, **_MINI, **_GRID}
-    build = known.get(_ALIASES.get(name, name))
+    build = known.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
     if build is None:
         near = difflib.get_close_matches(str(name), [*known, *_ALIASES], n=3) or names()
         raise ValueError(f"no preset is called {name!r}; nearest: {', '.join(near)}")

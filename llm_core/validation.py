@@ -25,9 +25,14 @@ def whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def real(name: str, value: Any, above: float = 0.0) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= above:
-        raise ValueError(f"{name} must be a finite number above {above:g}, not {value!r}")
+def real(name: str, value: Any, or_zero: bool = False) -> None:
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        number = math.inf
+    if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
+        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a number of that size"
+        raise ValueError(f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0, not {shown}")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -81,9 +86,10 @@ def from_dict(data: Any, classes: dict[str, type]):
     """The inverse of Part.to_dict, for the classes named. Anything unknown or missing is a ValueError."""
     if not isinstance(data, dict):
         return data
-    cls = classes.get(data.get("type"))
+    kind = data.get("type")
+    cls = classes.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise ValueError(f"a part of a config needs a type, one of {', '.join(classes)}, not {data.get('type')!r}")
+        raise ValueError(f"a part of a config needs a type, one of {', '.join(classes)}, not {kind!r}")
     values = {name: from_dict(value, classes) for name, value in data.items() if name != "type"}
     check_names(cls, values)
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is dataclasses.MISSING]

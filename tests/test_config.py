@@ -45,7 +45,7 @@ REFUSED = [
     (GPT2, {"init_std": math.nan}, "init_std must be a finite number above 0, not nan"),
     (GPT2, {"tie_embeddings": 1}, "tie_embeddings must be True or False, not 1"),
     (GPT2, {"dropout": 1.0}, "dropout must be below 1, not 1.0: it is the share of numbers set to zero"),
-    (GPT2, {"attention_dropout": -0.1}, "attention_dropout must be a finite number above -1e-12, not -0.1"),
+    (GPT2, {"attention_dropout": -0.1}, "attention_dropout must be a finite number of at least 0, not -0.1"),
     (GPT2, {"d_model": 1600, "attention": GroupedAttentionConfig(48)},
      "n_heads 48 does not divide d_model 1600 and head_dim is not given; nearest: 40, 50"),
     (GPT2, {"d_model": 7}, "n_heads 12 does not divide d_model 7 and head_dim is not given; nearest: 7"),
@@ -77,7 +77,7 @@ REFUSED = [
     (V3.moe, {"n_expert_groups": 256, "n_limited_groups": 8}, 'group_score "top2" needs at least 2 experts in a group; '
                                                               '"max" would do'),
     # positions
-    (V3.rope, {"theta": 1.0}, "theta must be a finite number above 1, not 1.0"),
+    (V3.rope, {"theta": 1.0}, "theta must be above 1, not 1.0; 10000 is usual"),
     (V3.rope, {"layout": "quarters"}, "layout must be one of interleaved, halves, not 'quarters'"),
     (V3.rope, {"scaling": 40.0}, "scaling must be YarnConfig or Llama3RopeConfig or None, not 40.0"),
     (YARN, {"factor": math.inf}, "factor must be a finite number above 0, not inf"),
@@ -203,3 +203,15 @@ def test_presets_by_name():
         presets.tiny(24, 1, "MQA")
     with pytest.raises(AttributeError, match="llm_core has no 'LanguageModle'"):
         __import__("llm_core").LanguageModle  # noqa: B018
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda: V3.rope.replace(theta=10**400),
+    lambda: V3.replace(norm_eps=float("nan")),
+    lambda: ModelConfig.from_dict({"type": []}),
+    lambda: ModelConfig.preset(["gpt2"]),
+    lambda: ModelConfig.preset(None),
+])
+def test_values_of_absurd_kinds_and_sizes_are_value_errors_too(wrong):
+    with pytest.raises(ValueError):
+        wrong()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from llm_core import accounting, data, generate, load_pretrained, presets, pretrained, tokenizer
 from llm_core.config import ModelConfig
 from llm_core.pretrained.store import load_weights, save_weights
-from llm_core.training.card import PROMPTS, sample
+from llm_core.training.card import PROMPTS, minis_table, sample
 from llm_core.training.evaluate import bits_per_byte
 from tests.tiny_configs import CONFIGS, build, some_ids
 
@@ -170,3 +170,9 @@ def test_shipped_folders_hold_nothing_else():
             "card.json",
             "model.safetensors",
         ]
+
+
+def test_readme_shows_the_cards_figures():
+    readme = (pretrained.FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- minis:start -->")[1].split("<!-- minis:end -->")[0]
+    assert minis_table() in shown

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from llm_core import accounting, data, presets, tokenizer
+from llm_core import accounting, data, presets, pretrained, tokenizer
 from llm_core.generation import generate
 from llm_core.model import LanguageModel
 from llm_core.pretrained.store import load_weights, save_weights
@@ -119,3 +119,20 @@ only width, layers and attention differ. One seed each: a difference of a few hu
 
 Made by `python -m llm_core.training --model grid` ({first['machine']}).
 """
+
+
+def minis_table() -> str:
+    """The README's table of the minis, from their cards."""
+    rows = ["| model | parameters | active | cache bytes a token (bf16) | tokens read | minutes | bits per byte |",
+            "|---|---|---|---|---|---|---|"]
+    for name in ("gpt-mini", "deepseek-mini"):
+        about = pretrained.card(name)
+        cached = accounting.cache_bytes_per_token(presets.get(name))
+        rows.append(f"| [{name}](llm_core/pretrained/{name}/README.md) | {about['parameters']:,} | "
+                    f"{about['active_parameters']:,} | {cached:,} | {about['tokens_read']:,} | {about['minutes']} | "
+                    f"{about['bits_per_byte']} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(minis_table())
