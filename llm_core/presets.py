@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from functools import cache
 
 from llm_core.config import (
     FeedForwardConfig,
@@ -174,12 +173,10 @@ def grid_names() -> list[str]:
     return list(_GRID)
 
 
-@cache
 def get(name: str) -> ModelConfig:
     """The config of a preset. ValueError with the nearest names if there is none."""
     known = {**_REAL, **_MINI, **_GRID}
-    build = known.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
-    if build is None:
+    if not isinstance(name, str) or _ALIASES.get(name, name) not in known:
         near = difflib.get_close_matches(str(name), [*known, *_ALIASES], n=3) or names()
         raise ValueError(f"no preset is called {name!r}; nearest: {', '.join(near)}")
-    return build()
+    return known[_ALIASES.get(name, name)]()
