@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llm_core import LanguageModel, data, presets
+from llm_core import LanguageModel, data, load_pretrained, presets
+from llm_core.training.__main__ import main
 from llm_core.training.evaluate import bits_per_byte, total_loss
 from llm_core.training.loop import build_optimizer, train, train_step
 from llm_core.training.recipe import RECIPES, Recipe
@@ -94,3 +95,36 @@ def test_recipes_of_what_ships_are_comparable():
     assert dataclasses.replace(a, preset="") == dataclasses.replace(b, preset="")
     assert len({dataclasses.replace(RECIPES[n], preset="") for n in presets.grid_names()}) == 1
     assert isinstance(LanguageModel(presets.get("tiny-gqa-w24-l1")), LanguageModel)
+
+
+def test_a_text_of_ones_own_becomes_a_model_that_loads(tmp_path):
+    (tmp_path / "text.txt").write_text("The king is dead. Long live the king!\n" * 400)
+    out = tmp_path / "mine"
+    assert (
+        main(["--model", "deepseek-mini", "--data", str(tmp_path / "text.txt"), "--steps", "2", "--out", str(out)]) == 0
+    )
+    model, course = load_pretrained(out)
+    assert model.config == presets.get("deepseek-mini") and course.name == "course"
+    assert (
+        "text.txt" not in (out / "README.md").read_text()
+        and "last 5 % of each document" in (out / "README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "says"),
+    [
+        ("latin.txt", "d\xe9j\xe0 vu ".encode("latin-1") * 100, [], "is not UTF-8: byte 1 is 0xe9"),
+        ("short.txt", b"Too short.", [], "too few to learn from"),
+        ("small.txt", b"A king. " * 60, [], "a context of 256 needs at least 257 tokens"),
+        ("fine.txt", b"A king. " * 6000, ["--steps", "0"], "steps must be a whole number of at least 1, not 0"),
+        (None, None, [], "there is no file or folder"),
+    ],
+)
+def test_bad_training_input_gets_a_sentence_and_exit_code_2(tmp_path, capsys, name, content, options, says):
+    path = tmp_path / (name or "missing")
+    if name:
+        path.write_bytes(content)
+    assert main(["--model", "gpt-mini", "--data", str(path), "--out", str(tmp_path / "out"), *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -44,7 +44,7 @@ def run(model: str, corpus: data.Corpus, out: Path, changes: dict) -> None:
     print(f"wrote {out}")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llm_core.training", description="Train a small model.")
     parser.add_argument("--model", choices=[*RECIPES, pretrained.GRID])
     parser.add_argument("--data", help="a text file or a folder of them; without it, Shakespeare's plays")
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder to write; runs/MODEL if not given")
     parser.add_argument("--threads", type=int, help="processor threads; all if not given")
     parser.add_argument("--retrain-all", action="store_true", help="make the shipped files again, in their place")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.model and not options.retrain_all:
         parser.error("name a --model, or --retrain-all")
     if options.threads:
@@ -69,6 +69,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from llm_core import presets
+from llm_core.validation import real, whole
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class Recipe:
     bias_update_speed: float = 1e-3
     evaluate_every: int = 500
     seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "context", "warmup_steps", "evaluate_every"):
+            whole(name, getattr(self, name))
+        whole("seed", self.seed, least=0)
+        for name in ("learning_rate", "final_learning_rate", "clip_norm"):
+            real(name, getattr(self, name))
 
     def learning_rate_at(self, step: int) -> float:
         """Up in a straight line for warmup_steps, then down along half a cosine to final_learning_rate."""
