@@ -45,7 +45,7 @@ def describe(model: LanguageModel, recipe: Recipe, result: Result, corpus: data.
         "epochs": round(recipe.tokens / len(train_tokens), 2),
         "best_step": result.best_step,
         "minutes": round(result.seconds / 60, 1),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__.split('+')[0]}",
+        "machine": f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: {torch.get_num_threads()}",
         "held_out_bytes": held_out_bytes,
         "bits_per_byte": round(bits_per_byte(model, *data.windows(held_out_tokens, recipe.context), held_out_bytes), 4),
         "samples": [sample(model, prompt) for prompt in PROMPTS],

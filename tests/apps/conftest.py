@@ -1,0 +1,193 @@
+"""The whole site as its own process, and a real Chromium that looks at it. Nothing outside 127.0.0.1 may be asked."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TIMEOUT_MS = 15_000
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def chromium_path() -> str | None:
+    """A Chromium that is already installed, wherever the system keeps it; or the one that CHROMIUM names."""
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
+             "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+             r"C:\Program Files\Google\Chrome\Application\chrome.exe")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def serve(*arguments: str, module: str = "apps") -> tuple[subprocess.Popen, str]:
+    """Start the site (or one page) and wait until it answers. The caller ends the process."""
+    port = free_port()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen([sys.executable, "-m", module, "--port", str(port), *arguments], cwd=ROOT,
+                               env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    address = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return process, address
+        except OSError:
+            time.sleep(0.2)
+    process.kill()
+    pytest.fail(f"the site did not start: {process.communicate()[0][-3000:]}")
+
+
+def stop(process: subprocess.Popen) -> str:
+    """End it by its own id; what it printed comes back."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=10)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[0]
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The address of the running site. Its log must hold no traceback at the end."""
+    process, address = serve()
+    yield address
+    printed = stop(process)
+    assert "Traceback" not in printed, printed[-3000:]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = chromium_path()
+    if path is None:
+        sentence = "no Chromium is installed, so the site was not looked at (Debian: apt-get install chromium)"
+        pytest.fail(sentence) if os.environ.get("CI", "").lower() == "true" else pytest.skip(sentence)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        context = browser.new_context()  # one for all tests: the site's scripts are read and compiled once
+        context.set_default_timeout(TIMEOUT_MS)
+        yield context
+        browser.close()
+
+
+@pytest.fixture
+def new_page(chromium):
+    """A function that opens a fresh tab: new_page(width=1280, height=900). At the test's end: no error in the browser's
+    console, no request to another host."""
+    pages, errors, outside = [], [], set()
+
+    def watch(request):
+        place = urlsplit(request.url)
+        if place.scheme not in ("data", "blob") and place.hostname != "127.0.0.1":
+            outside.add(request.url)
+
+    def console(message):
+        if message.type == "error":
+            errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def opened(width: int = 1280, height: int = 900):
+        page = chromium.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.on("request", watch)
+        page.on("console", console)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert not outside, f"asked outside: {sorted(outside)}"
+    assert not errors, f"errors in the browser: {errors}"
+
+
+@pytest.fixture
+def page(new_page):
+    return new_page()
+
+
+def numbers(text: str) -> list[int]:
+    """Every whole number in a text, thousands separators taken out: "1,234 of 5" -> [1234, 5]."""
+    return [int(match.replace(",", "")) for match in re.findall(r"\d[\d,]*", text)]
+
+
+def table_cells(page, selector: str = "#table") -> dict[str, list[str]]:
+    """A table on the page: the first cell of each row -> its other cells."""
+    rows = page.evaluate("s => [...document.querySelectorAll(`${s} tbody tr`)].map("
+                         "row => [...row.cells].map(cell => cell.innerText.trim()))", selector)
+    return {first: rest for first, *rest in rows}
+
+
+def has_no_sideways_scroll(page) -> bool:
+    # Gradio's container may hide what sticks out, so each block is asked too; tables scroll within themselves.
+    return page.evaluate("""() => {
+        const width = document.documentElement.clientWidth;
+        const blocks = ".gradio-container .block, .gradio-container p, .gradio-container h1";
+        const wide = [...document.querySelectorAll(blocks)]
+            .filter(e => !e.closest(".table") && e.getBoundingClientRect().right > width + 1);
+        return document.documentElement.scrollWidth <= width && wide.length === 0;
+    }""")
+
+
+def wait_for_text(page, selector: str, text: str) -> None:
+    """Until some element at the selector holds the text."""
+    page.wait_for_function(
+        "([s, t]) => [...document.querySelectorAll(s)].some(e => e.innerText.includes(t))", arg=[selector, text])
+
+
+def drag(page, selector: str, share: float) -> None:
+    """Drag a slider's handle with the mouse to a share of its way, 0 to 1, over a few steps in between."""
+    slider = page.locator(f"{selector} input[type=range]")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    value, least, most = slider.evaluate("e => [e.value, e.min, e.max].map(Number)")
+    middle = box["y"] + box["height"] / 2
+    start = box["x"] + 8 + (box["width"] - 16) * (value - least) / (most - least)
+    page.mouse.move(start, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + (box["width"] - 1) * share, middle, steps=8)
+    page.mouse.up()
+
+
+def redraw_milliseconds(page, slider: str, chart: str, table: str, keys: list[str]) -> list[float]:
+    """For each key pressed on a slider: the time until the chart was drawn anew and the table's text had changed."""
+    handle, taken = page.locator(f"{slider} input[type=range]"), []
+    handle.focus()
+    for key in keys:
+        page.evaluate("""([slider, chart, table]) => {
+            const plot = document.querySelector(`${chart} .js-plotly-plot`);
+            const shown = document.querySelector(table), before = shown.innerText;
+            window.taken = null;
+            let drawn = false, start = 0;
+            document.querySelector(slider).addEventListener(
+                "input", () => { start = performance.now(); }, {once: true});
+            const watcher = new MutationObserver(changes => {
+                drawn ||= changes.some(c => plot.contains(c.target));
+                if (!start || !drawn || shown.innerText === before) return;
+                watcher.disconnect();
+                requestAnimationFrame(() => { window.taken = performance.now() - start; });
+            });
+            for (const place of [chart, table])
+                watcher.observe(document.querySelector(place),
+                                {subtree: true, childList: true, characterData: true, attributes: true});
+        }""", [f"{slider} input[type=range]", chart, table])
+        handle.press(key)
+        page.wait_for_function("window.taken !== null")
+        taken.append(page.evaluate("window.taken"))
+    return taken

@@ -1,0 +1,86 @@
+"""The figures: right numbers in them, one colour a part, small, transparent, and only trace types the app can draw."""
+
+import json
+
+import pytest
+
+from llm_core import accounting, plots, presets
+
+CONFIG = presets.get("deepseek-v3")
+CONFIGS = {"MHA": presets.get("llama-2-7b"), "GQA": presets.get("llama-3.1-8b"), "MLA": CONFIG}
+FIGURES = {
+    "bars": plots.bars(["a", "b"], [1, 2], ["one", "two"]),
+    "treemap": plots.parameter_treemap(CONFIG),
+    "cache bars": plots.cache_bars({"MHA": 2_000_000_000, "MLA": 1}),
+    "cache lines": plots.cache_lines(CONFIGS, 131072),
+    "measured": plots.measured_cache({"MLA": {1: 70272, 2: 140544}}, CONFIGS),
+    "quality": plots.quality_against_cache([("MHA", 100, 2.0, "x", True), ("MLA", 50, 2.1, "y", False)], 100),
+    "shares": plots.part_shares({"attention": [10, 20], "norms": [90, 80]}, ["a", "b"]),
+    "attention map": plots.attention_map([[100, None], [40, 60]], ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_light_and_transparent(name):
+    text = FIGURES[name].to_json()
+    made = json.loads(text)
+    assert len(text) < 6000
+    assert made["layout"].get("template") is None
+    assert made["layout"]["paper_bgcolor"] == made["layout"]["plot_bgcolor"] == "rgba(0,0,0,0)"
+    assert {trace["type"] for trace in made["data"]} <= {"bar", "scatter", "treemap", "heatmap"}
+
+
+def test_every_part_has_a_colour_and_parts_of_one_family_share_it():
+    assert set(accounting.PARTS) | {"embeddings", "experts", "cache", "MTP"} <= plots.COLOURS.keys()
+    families = [("embeddings", "token embedding", "position embedding"), ("attention",), ("dense feed-forward",),
+                ("experts", "routed experts", "shared experts"), ("norms", "router"), ("output head",), ("cache",),
+                ("MTP",)]
+    colours = [{plots.COLOURS[part] for part in family} for family in families]
+    assert all(len(family) == 1 for family in colours)
+    assert len(set.union(*colours)) == len(families)
+
+
+def test_the_treemap_holds_the_exact_counts():
+    tiles = FIGURES["treemap"].data[0]
+    counted = accounting.count_parameters(CONFIG)
+    assert dict(zip(tiles.labels[1:], tiles.values[1:])) == counted.by_part
+    assert tiles.values[0] == counted.total == sum(tiles.values[1:])
+    assert list(tiles.marker.colors[1:]) == [plots.COLOURS[part] for part in tiles.labels[1:]]
+
+
+def test_ink_is_readable_on_its_colour():
+    def luminance(colour):
+        parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        return sum(w * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4)
+                   for w, c in zip((0.2126, 0.7152, 0.0722), parts))
+
+    tiles = FIGURES["treemap"].data[0]
+    for part, ink in zip(tiles.labels[1:], tiles.textfont.color[1:]):
+        high, low = sorted((luminance(ink), luminance(plots.COLOURS[part])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, part
+
+
+def test_cache_lines_are_the_formula_and_mark_the_context():
+    fig = plots.cache_lines(CONFIGS, 100_000, batch=2, bits=8)
+    for line in fig.data:
+        assert 100_000 in line.x
+        assert list(line.y) == [round(accounting.cache_bytes(CONFIGS[line.name], 2, t, 8) / 1e9, 6) for t in line.x]
+        assert [t for t, size in zip(line.x, line.marker.size) if size] == [100_000]
+    assert fig.layout.shapes[0].x0 == 100_000
+    looks = {(line.line.dash, line.marker.symbol) for line in fig.data}
+    assert len(looks) == len(fig.data)  # told apart without colour
+    with pytest.raises(ValueError, match="tokens must be a whole number of at least 1, not 0"):
+        plots.cache_lines(CONFIGS, 0)
+
+
+def test_measured_dots_keep_what_was_measured_even_off_the_line():
+    line, dots = plots.measured_cache({"MLA": {1: 70272, 4: 999}}, CONFIGS).data
+    assert list(dots.y) == [70272, 999]
+    assert list(line.y) == [70272, 4 * 70272]
+
+
+def test_bars_leave_room_for_their_texts():
+    fig = plots.cache_bars({"MHA": 2_000_000_000, "MLA": 0})
+    assert list(fig.data[0].text) == ["2.00 GB (1.86 GiB)", "0 bytes"]
+    assert fig.layout.xaxis.range[1] > 1.5 * 2_000_000_000
+    assert plots.bars(["a"], [0], ["nothing"]).layout.xaxis.range[1] > 0
