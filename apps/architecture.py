@@ -136,7 +136,7 @@ def table(config: ModelConfig, preset: str, beside: str) -> str:
     whole("cache, bytes a token (16 bits)", accounting.cache_bytes_per_token(config),
           accounting.cache_bytes_per_token(other), share=False)
     return common.table(("part", "this model", "share", "active for a token", beside, "ratio"), rows,
-                        f"Parameters of {preset} as the controls have it, and of {beside} as published",
+                        f"Parameters of {preset} as the controls have it, and of {beside} as it is",
                         colours=plots.COLOURS)
 
 
@@ -177,7 +177,7 @@ def _shown(value) -> str:
 
 def published(preset: str) -> tuple:
     """Heading and chart of the model beside."""
-    return f"### {preset}, as published", plots.parameter_treemap(presets.get(preset), "all parameters")
+    return f"### {preset}, as it is", plots.parameter_treemap(presets.get(preset), "all parameters")
 
 
 def state(request: gr.Request | None) -> tuple[dict, str]:
@@ -247,7 +247,7 @@ def build(demo: gr.Blocks) -> None:
     def opened(request: gr.Request):
         values, problem = state(request)
         told, *rest = draw(None, *values.values())
-        if told:  # show the model as published, greyed, under the sentence that says why not what was asked for
+        if told:  # show the model as it is, greyed, under the sentence that says why not what was asked for
             _, *rest = draw(None, *(values | values_of(presets.get(values["preset"]))).values())
         told = told or common.notice(problem, note=True)
         return *values.values(), *seen(values), *published(values["beside"]), told, *rest

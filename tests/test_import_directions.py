@@ -46,7 +46,7 @@ TORCH_FREE = ("validation", "config", "presets", "cache_layout", "accounting")
 
 # Who may import these; everybody else may not, not even inside a function.
 ONLY = {
-    "gradio": ("apps/",),
+    "gradio": ("apps/", "tests/apps/"),  # the tests look at the very objects that the pages are made of
     "plotly": ("llm_core/plots.py", "llm_core/plots/", "tests/"),  # a test may look into a figure
     "transformers": ("tests/parity/", "tests/benchmarks/"),
     "apps": ("apps/", "tests/apps/"),  # the browser tests have to start the site that they look at
