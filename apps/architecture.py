@@ -110,8 +110,8 @@ def explain(now: dict, before: dict | None, counted: accounting.Parameters) -> s
                    if moved else "stayed as it was") + f": {why}. ")
     largest = max(counted.by_part, key=counted.by_part.get)
     return (f"{what}Of {accounting.human_count(counted.total)} parameters, {accounting.human_count(counted.active)} "
-            f"({common.share(counted.active, counted.total)}) work on each token. The largest part: {largest}, with "
-            f"{common.share(counted.by_part[largest], counted.total)} of all.")
+            f"({accounting.percent(counted.active, counted.total)}) work on each token. The largest part: {largest}, "
+            f"with {accounting.percent(counted.by_part[largest], counted.total)} of all.")
 
 
 def table(config: ModelConfig, preset: str, beside: str) -> str:
@@ -122,10 +122,12 @@ def table(config: ModelConfig, preset: str, beside: str) -> str:
     for part in accounting.PARTS:
         if part in mine.by_part or part in its.by_part:
             n, active, m = mine.by_part.get(part, 0), mine.active_by_part.get(part, 0), its.by_part.get(part, 0)
-            rows.append((part, f"{n:,}", common.share(n, mine.total), f"{active:,}", f"{m:,}", common.times(n, m)))
+            rows.append((part, f"{n:,}", accounting.percent(n, mine.total), f"{active:,}", f"{m:,}",
+                         accounting.times(n, m)))
 
     def whole(label, n, m, share=True):
-        rows.append((label, f"{n:,}", common.share(n, mine.total) if share else "", "", f"{m:,}", common.times(n, m)))
+        part = accounting.percent(n, mine.total) if share else ""
+        rows.append((label, f"{n:,}", part, "", f"{m:,}", accounting.times(n, m)))
 
     whole("total: the main model", mine.total, its.total)
     whole("active (rule_all: all but the experts not chosen)", mine.active, its.active)

@@ -253,20 +253,6 @@ def sentence(problem: Exception) -> str:
     return str(problem)
 
 
-def share(n: int, total: int) -> str:
-    """A part in percent: "12.3 %"; "<0.1 %" for what would round to nothing."""
-    percent = 100 * n / total
-    return f"{percent:.1f} %" if percent >= 0.05 or not n else "<0.1 %"
-
-
-def times(n: int, other: int) -> str:
-    """How many times `other` goes into n, to 3 digits: "56.9 ×"; "–" where there is nothing to compare."""
-    if not n or not other:
-        return "–"
-    ratio = n / other
-    return f"{ratio:,.0f} ×" if ratio >= 100 else f"{ratio:.3g} ×"
-
-
 def formula(*lines: str) -> str:
     """Formulas with their numbers in them, one a line."""
     return "".join(f'<p class="formula">{html.escape(line)}</p>' for line in lines)

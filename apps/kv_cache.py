@@ -96,7 +96,7 @@ def explain(now: dict, before: dict | None, configs: dict[str, ModelConfig], cac
     mla, mha = caches["MLA"], caches["MHA"]
     return (f"{what}With {now['context']:,} tokens in {where}, MLA takes {accounting.human_bytes(mla)}. "
             f"MHA, which keeps a key and a value for every head, takes {accounting.human_bytes(mha)}, which is "
-            f"{common.times(mha, mla)[:-2]} times as much. {now['preset']} itself has {own}.")
+            f"{accounting.times(mha, mla)[:-2]} times as much. {now['preset']} itself has {own}.")
 
 
 def measured_text(configs: dict[str, ModelConfig], dots: dict[str, dict[int, int]], bits: int) -> str:
@@ -128,7 +128,7 @@ def draw(before, preset, context, bits, batch, *values):
     configs = variants(preset, *(now[name] for name in SLIDERS if name != "batch"))
     caches = {kind: accounting.cache_bytes(config, batch, tokens, bits) for kind, config in configs.items()}
     rows = [(kind, f"{accounting.cache_bytes_per_token(configs[kind], bits):,}", f"{n:,}", *two_units(n),
-             common.times(n, caches["MLA"]))
+             accounting.times(n, caches["MLA"]))
             for kind, n in caches.items()]
     text = common.said(note + explain(now, before, configs, caches)) + common.formula(
         *(f"{kind}: {accounting.cache_formula(c, batch, tokens, bits)}" for kind, c in configs.items()))

@@ -30,6 +30,20 @@ def human_bytes(n: int) -> str:
     return f"{value} {'_kMGT'[power]}B ({binary} {'_KMGT'[power]}iB)"
 
 
+def percent(n: int, total: int) -> str:
+    """A part in percent: "12.3 %"; "<0.1 %" for what would round to nothing."""
+    part = 100 * n / total
+    return f"{part:.1f} %" if part >= 0.05 or not n else "<0.1 %"
+
+
+def times(n: int, other: int) -> str:
+    """How many times `other` goes into n, to 3 digits: "56.9 ×"; "–" where there is nothing to compare."""
+    if not n or not other:
+        return "–"
+    ratio = n / other
+    return f"{ratio:,.0f} ×" if ratio >= 100 else f"{ratio:.3g} ×"
+
+
 def parse_tokens(text: str) -> int:
     """A number of tokens as people type it: "4096", "131,072", "128k" = 131,072, "1M" = 1,048,576.
 

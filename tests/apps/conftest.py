@@ -138,9 +138,9 @@ def has_no_sideways_scroll(page) -> bool:
     # Gradio's container may hide what sticks out, so each block is asked too; tables scroll within themselves.
     return page.evaluate("""() => {
         const width = document.documentElement.clientWidth;
-        const blocks = ".gradio-container .block, .gradio-container p, .gradio-container h1";
+        const blocks = [".block", ".table", ".main-svg", "p", "h1"].map(s => ".gradio-container " + s).join();
         const wide = [...document.querySelectorAll(blocks)]
-            .filter(e => !e.closest(".table") && e.getBoundingClientRect().right > width + 1);
+            .filter(e => !e.parentElement.closest(".table") && e.getBoundingClientRect().right > width + 1);
         return document.documentElement.scrollWidth <= width && wide.length === 0;
     }""")
 
@@ -191,3 +191,9 @@ def redraw_milliseconds(page, slider: str, chart: str, table: str, keys: list[st
         page.wait_for_function("window.taken !== null")
         taken.append(page.evaluate("window.taken"))
     return taken
+
+
+def choose(page, dropdown: str, name: str) -> None:
+    """Pick an entry of one dropdown, whose list may still be closing when the next one opens."""
+    page.locator(f"{dropdown} input").click()
+    page.locator(dropdown).get_by_role("option", name=name, exact=True).click()

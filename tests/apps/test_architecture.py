@@ -3,7 +3,7 @@
 import statistics
 
 import pytest
-from conftest import drag, has_no_sideways_scroll, numbers, redraw_milliseconds, table_cells, wait_for_text
+from conftest import choose, drag, has_no_sideways_scroll, numbers, redraw_milliseconds, table_cells, wait_for_text
 
 from apps import architecture
 from llm_core import accounting, presets
@@ -101,12 +101,10 @@ def test_experts_and_presets(page, site):
     counted = accounting.count_parameters(base.replace(moe=None))
     wait_for_text(page, "#table", f"{counted.total:,}")
     assert "routed experts" in table_cells(page)  # the other model still has them
-    page.locator("#preset input").click()
-    page.get_by_role("option", name="llama-3.1-8b", exact=True).click()
+    choose(page, "#preset", "llama-3.1-8b")
     wait_for_text(page, "#table", "8,030,261,248")
     assert box(page, "d_model").input_value() == "4096"
-    page.locator("#beside input").click()
-    page.get_by_role("option", name="llama-3.1-405b", exact=True).click()
+    choose(page, "#beside", "llama-3.1-405b")
     wait_for_text(page, "#table", "llama-3.1-405b")
     assert shown(page, TOTAL, 3) == accounting.count_parameters(presets.get("llama-3.1-405b")).total
 

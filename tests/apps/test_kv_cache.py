@@ -4,7 +4,7 @@ import re
 import statistics
 
 import pytest
-from conftest import drag, has_no_sideways_scroll, numbers, redraw_milliseconds, table_cells, wait_for_text
+from conftest import choose, drag, has_no_sideways_scroll, numbers, redraw_milliseconds, table_cells, wait_for_text
 
 from apps import kv_cache
 from llm_core import accounting, presets
@@ -66,8 +66,7 @@ def test_a_link_opens_the_page_with_that_model(page, site, name):
 
 def test_choosing_a_model_sets_its_sizes(page, site):
     open_page(page, site)
-    page.locator("#preset input").click()
-    page.get_by_role("option", name="deepseek-v2-lite", exact=True).click()
+    choose(page, "#preset", "deepseek-v2-lite")
     wait_for_text(page, "#table", "deepseek-v2-lite")
     page.get_by_text("The sizes behind it").click()
     assert page.locator("#n-layers input[type=number]").input_value() == "27"
