@@ -94,9 +94,10 @@ def table(point: Point, bits: dict[str, float]) -> str:
         mark, here = ("▶ ", ' class="here" aria-current="true"') if p == point else ("", "")
         cells = (f"{accounting.count_parameters(p.config).total:,}", f"{accounting.cache_bytes_per_token(p.config):,}",
                  f"{bits[p.name]:.2f}" if p.name in bits else "unknown")
-        lines.append(f'<tr{here}><th scope="row">{mark}<a href="{link}">{p}</a></th>'
+        lines.append(f'<tr{here}><th scope="row" class="words">{mark}<a href="{link}">{p}</a></th>'
                      f'{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("model", "parameters", "cache", "bits"))
+    heads = '<th scope="col" class="words">model</th>' + "".join(
+        f'<th scope="col">{head}</th>' for head in ("parameters", "cache", "bits"))
     return ('<div class="table" tabindex="0"><table><caption>Every trained model: same data, tokens and seed. Cache: '
             "bytes a token in bf16. Bits: for a byte of held-out text; fewer are better.</caption>"
             f'<thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>')
@@ -167,13 +168,13 @@ def build(demo: gr.Blocks) -> None:
     seen = [notice, numbers, plot, said, formula, points, *near, before]
     generation = {**common.GENERATION, "concurrency_limit": writing.WRITERS, "trigger_mode": "always_last"}
     gr.on(moved, see, [*sliders, before], seen, api_name="see", **common.FIGURES)
-    gr.on([*moved, prompt.change, seed.input], write, [*controls.values()], text, api_name="write_tweak", **generation)
+    # One event writes, whatever moved the figures: of two, the older could go on writing into the newer one's box.
+    gr.on([numbers.change, prompt.change, seed.input], write, [*controls.values()], text, api_name="write_tweak",
+          **generation)
     for number, button in enumerate(near):
         button.click(lambda *state, number=number: go_to(number, *state), [*sliders, before], [*sliders, *seen],
-                     api_name=f"go_to_{number}", **common.FIGURES).then(
-            write, [*controls.values()], text, api_name=f"write_there_{number}", **generation)
-    demo.load(opened, None, [remark, *controls.values(), *seen], api_name="open_tweak", **common.FIGURES).then(
-        write, [*controls.values()], text, api_name="write_first", **generation)
+                     api_name=f"go_to_{number}", **common.FIGURES)
+    demo.load(opened, None, [remark, *controls.values(), *seen], api_name="open_tweak", **common.FIGURES)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,10 @@ def new_page(chromium):
         page.on("request", watch)
         page.on("console", console)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.running = set()  # requests under way; the site's events come over one of them as long as any runs
+        page.on("request", lambda request: page.running.add(request))
+        page.on("requestfinished", lambda request: page.running.discard(request))
+        page.on("requestfailed", lambda request: page.running.discard(request))
         return page
 
     yield opened
@@ -197,3 +201,11 @@ def choose(page, dropdown: str, name: str) -> None:
     """Pick an entry of one dropdown, whose list may still be closing when the next one opens."""
     page.locator(f"{dropdown} input").click()
     page.locator(dropdown).get_by_role("option", name=name, exact=True).click()
+
+
+def settle(page, quiet_ms: int = 300) -> None:
+    """Wait until no event runs any more: leaving a page while one does is an error in the browser's console."""
+    quiet, end = 0, time.monotonic() + TIMEOUT_MS / 1000
+    while quiet < quiet_ms and time.monotonic() < end:
+        page.wait_for_timeout(50)
+        quiet = 0 if any("/queue/" in request.url for request in page.running) else quiet + 50

@@ -58,7 +58,7 @@ def says(page, text: str):
 
 def test_opens_with_a_text_and_the_models_own_probabilities(page, site):
     opened(page, site)
-    assert pretrained.card(START["model"])["samples"][1].split()[-1] in page.locator("#written").inner_text()
+    assert pretrained.card(START["model"])["samples"][1].split()[-1] in page.locator("#written .written").inner_text()
     own = own_probabilities(START["model"], START["prompt"])
     rows = shown_rows(page)
     assert [id for id, _, _ in rows] == own.topk(10).indices.tolist()
@@ -79,13 +79,13 @@ def test_settings_redraw_the_distribution_without_writing_and_fast(page, site):
     assert [p for _, _, p in shown_rows(page)] == pytest.approx((powers / powers.sum())[:10].tolist(), abs=1e-4)
     redraw_ms(page, "Top-p", 0.05, "#bars table")
     assert shown_rows(page)[0][2] == pytest.approx(1 if own.max() > 0.05 else shown_rows(page)[0][2])
-    assert page.locator("#written").inner_text().strip() == START["prompt"]
-    assert "press Write" in page.locator("#status").inner_text()
+    assert page.locator("#written .written").inner_text().strip() == START["prompt"]
+    assert "press Write" in page.locator("#status .by").inner_text()
 
 
 def test_text_streams_and_stops(page, site):
     opened(page, site, "?tokens=200")
-    text, status = page.locator("#written"), page.locator("#status")
+    text, status = page.locator("#written .written"), page.locator("#status .by")
     page.get_by_role("button", name="Write").click()
     says(page, "Writing …")
     lengths = set()
@@ -108,7 +108,7 @@ def write_all(page, seed: int, tokens: int) -> str:
     page.get_by_label("Seed").fill(str(seed))
     says(page, "press Write")
     page.get_by_role("button", name="Write").click()
-    page.locator("#status").get_by_text(f"All {tokens} tokens are written.").wait_for()
+    page.locator("#status .by").get_by_text(f"All {tokens} tokens are written.").wait_for()
     return page.locator("#written .prompt").text_content() + page.locator("#written .new").text_content()
 
 
@@ -129,7 +129,7 @@ def test_a_changed_setting_ends_the_writing(page, site):
     page.get_by_role("slider", name="Temperature").fill("1.5")
     says(page, "press Write")
     page.wait_for_timeout(500)
-    assert page.locator("#written").inner_text().strip() == START["prompt"]
+    assert page.locator("#written .written").inner_text().strip() == START["prompt"]
 
 
 def test_prompts_that_cannot_be_read_get_a_sentence_and_a_good_one_removes_it(page, site):
@@ -143,7 +143,7 @@ def test_prompts_that_cannot_be_read_get_a_sentence_and_a_good_one_removes_it(pa
     prompt.fill("<|endoftext|><b>bold</b> ${1+1}")
     page.locator(".notice").wait_for(state="detached")
     # Plain text, so many tokens and no markup.
-    assert page.locator("#written").inner_text().strip() == "<|endoftext|><b>bold</b> ${1+1}"
+    assert page.locator("#written .written").inner_text().strip() == "<|endoftext|><b>bold</b> ${1+1}"
     assert int(re.search(r"After these (\d+) tokens", page.locator("#said").inner_text())[1]) > 10
     page.get_by_role("button", name="Write").click()
     page.locator("#written mark").wait_for()

@@ -5,7 +5,7 @@ import re
 import statistics
 
 import pytest
-from conftest import has_no_sideways_scroll, redraw_milliseconds
+from conftest import has_no_sideways_scroll, redraw_milliseconds, settle
 
 from apps import tweak, writing
 from llm_core import accounting, grid, load_pretrained, pretrained
@@ -53,6 +53,7 @@ def wait_for_text_of(page, point: Point, prompt: str, seed: int):
     page.wait_for_function("""([text, by]) => document.querySelector("#written p")?.textContent === text
         && document.querySelector("#written .by").textContent.includes(by)""",
                            arg=[expected_text(point, prompt, seed), f"Written by {point}:"])
+    settle(page)
 
 
 def test_opens_with_a_model_its_figures_its_text_and_a_comparison(page, site):
@@ -125,7 +126,7 @@ def test_the_address_sets_the_page_and_the_copied_link_opens_it_again(page, site
     wait_for_text_of(page, here, "The king", 3)
     move(page, attention="GQA")
     there = Point(24, 1, "GQA")
-    wait_for_text_of(page, there, "The king", 3)  # leaving a page while it writes is an error in the browser's console
+    wait_for_text_of(page, there, "The king", 3)
     page.get_by_role("button", name="Copy link").click()
     page.wait_for_url(re.compile("attention=GQA"))
     page.reload()
