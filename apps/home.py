@@ -61,7 +61,7 @@ def build(demo: gr.Blocks) -> None:
     first, last = presets.get(LADDER[0][0]), presets.get(LADDER[-1][0])
     one, other = accounting.count_parameters(first), accounting.count_parameters(last)
     gr.HTML(common.said(
-        f"DeepSeek-V3 has {accounting.times(other.total, one.total)[:-2]} times GPT-2's parameters, but a token works "
+        f"DeepSeek-V3 has {accounting.ratio(other.total, one.total)} times GPT-2's parameters, but a token works "
         f"with {accounting.human_count(other.active)} of its {accounting.human_count(other.total)}, and leaves less in "
         f"the cache than a token of Llama 3.1 8B, a model of {accounting.human_count(_total('llama-3.1-8b'))}."))
     gr.HTML(ladder(), elem_id="ladder")

@@ -96,7 +96,7 @@ def explain(now: dict, before: dict | None, configs: dict[str, ModelConfig], cac
     mla, mha = caches["MLA"], caches["MHA"]
     return (f"{what}With {now['context']:,} tokens in {where}, MLA takes {accounting.human_bytes(mla)}. "
             f"MHA, which keeps a key and a value for every head, takes {accounting.human_bytes(mha)}, which is "
-            f"{accounting.times(mha, mla)[:-2]} times as much. {now['preset']} itself has {own}.")
+            f"{accounting.ratio(mha, mla)} times as much. {now['preset']} itself has {own}.")
 
 
 def measured_text(configs: dict[str, ModelConfig], dots: dict[str, dict[int, int]], bits: int) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import common, writing
-from llm_core import accounting, pretrained
+from llm_core import accounting, presets, pretrained
 from llm_core.config import ModelConfig
 from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
 
 TITLE = "Playground"
 PATH = "/playground"
-MODELS = ("gpt-mini", "deepseek-mini")
+MODELS = tuple(presets.mini_names())
 SLOWLY, AT_ONCE = "a token at a time", "as fast as it can"
 HOTTEST, LEAST_P = 2, 0.05  # ends of the sliders
 START = {"model": "deepseek-mini", "prompt": PROMPTS[1], "tokens": 80, "temperature": TEMPERATURE, "top_k": TOP_K,

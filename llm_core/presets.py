@@ -168,6 +168,11 @@ def names() -> list[str]:
     return [*_REAL, *_ALIASES, *_MINI]
 
 
+def mini_names() -> list[str]:
+    """The two models of the course's own, which ship trained."""
+    return list(_MINI)
+
+
 def grid_names() -> list[str]:
     """The small models trained over width, layers and attention, for the page "Tweak and see"."""
     return list(_GRID)

@@ -155,4 +155,4 @@ def test_one_sequence_reads_the_active_experts_and_many_read_all():
 def test_shares_and_ratios_as_people_read_them():
     assert [accounting.percent(*pair) for pair in ((1, 3), (1, 10**6), (0, 3))] == ["33.3 %", "<0.1 %", "0.0 %"]
     ratios = [accounting.times(*pair) for pair in ((3, 2), (0, 2), (2, 0), (5392 * 7, 7))]
-    assert ratios == ["1.5 ×", "–", "–", "5,392 ×"]
+    assert ratios == ["1.5 ×", "–", "–", "5,392 ×"] and accounting.ratio(3, 2) == "1.5"

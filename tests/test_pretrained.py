@@ -13,7 +13,7 @@ from llm_core.training.card import PROMPTS, minis_table, sample
 from llm_core.training.evaluate import bits_per_byte
 from tests.tiny_configs import CONFIGS, build, some_ids
 
-MINIS = ("gpt-mini", "deepseek-mini")
+MINIS = presets.mini_names()
 
 
 @pytest.mark.parametrize("name", pretrained.names())
@@ -56,12 +56,13 @@ def test_minis_hold_what_the_course_promises(name):
     assert str(card["bits_per_byte"]) in text and all(s in text for s in card["samples"])
 
 
-def test_samples_on_the_card_begin_as_the_model_writes():
-    """Drawn tokens can differ between processors after a while; the likeliest beginnings do not."""
-    model, _ = load_pretrained("gpt-mini")
-    assert [sample(model, p)[: len(p)] for p in PROMPTS] == [
-        s[: len(p)] for s, p in zip(pretrained.card("gpt-mini")["samples"], PROMPTS)
-    ]
+@pytest.mark.parametrize("name", MINIS)
+def test_samples_on_the_card_are_what_the_model_writes(name):
+    """Drawn tokens may part after a while on another processor, so their first words are compared."""
+    model, _ = load_pretrained(name)
+    for prompt, shown in zip(PROMPTS, pretrained.card(name)["samples"], strict=True):
+        written = sample(model, prompt)
+        assert written.startswith(prompt) and written[: len(prompt) + 15] == shown[: len(prompt) + 15]
 
 
 def test_trained_models_beat_untrained_ones_and_write_words():
@@ -175,4 +176,4 @@ def test_shipped_folders_hold_nothing_else():
 def test_readme_shows_the_cards_figures():
     readme = (pretrained.FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
     shown = readme.split("<!-- minis:start -->")[1].split("<!-- minis:end -->")[0]
-    assert minis_table() in shown
+    assert minis_table() in shown, "after training, put the table of `python -m llm_core.training.card` into README.md"

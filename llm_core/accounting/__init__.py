@@ -28,11 +28,11 @@ from llm_core.accounting.parameters import (
     rows,
 )
 from llm_core.accounting.table import table
-from llm_core.accounting.units import exact, human_bytes, human_count, parse_tokens, percent, times
+from llm_core.accounting.units import exact, human_bytes, human_count, parse_tokens, percent, ratio, times
 
 __all__ = [
     "HARDWARE", "PARTS", "DecodeBound", "Flops", "Hardware", "Parameters", "Row", "TrainingMemory",
     "cache_bytes", "cache_bytes_per_token", "cache_formula", "count_parameters", "decode_bound", "exact",
-    "forward_flops", "human_bytes", "human_count", "mtp_rows", "parse_tokens", "per_layer", "percent", "rows",
-    "table", "times", "training_memory",
+    "forward_flops", "human_bytes", "human_count", "mtp_rows", "parse_tokens", "per_layer", "percent", "ratio",
+    "rows", "table", "times", "training_memory",
 ]

@@ -36,12 +36,18 @@ def percent(n: int, total: int) -> str:
     return f"{part:.1f} %" if part >= 0.05 or not n else "<0.1 %"
 
 
-def times(n: int, other: int) -> str:
-    """How many times `other` goes into n, to 3 digits: "56.9 ×"; "–" where there is nothing to compare."""
+def ratio(n: int, other: int) -> str:
+    """How many times `other` goes into n, to 3 digits: "56.9"; "–" where there is nothing to compare."""
     if not n or not other:
         return "–"
-    ratio = n / other
-    return f"{ratio:,.0f} ×" if ratio >= 100 else f"{ratio:.3g} ×"
+    times = n / other
+    return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
+
+
+def times(n: int, other: int) -> str:
+    """The same for a table: "56.9 ×"."""
+    found = ratio(n, other)
+    return found if found == "–" else f"{found} ×"
 
 
 def parse_tokens(text: str) -> int:

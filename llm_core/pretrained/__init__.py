@@ -23,7 +23,7 @@ GRID = "grid"
 
 def names() -> list[str]:
     """The models that ship: the minis, then the grid's."""
-    return ["gpt-mini", "deepseek-mini", *presets.grid_names()]
+    return [*presets.mini_names(), *presets.grid_names()]
 
 
 def card(name_or_folder: str | Path) -> dict:

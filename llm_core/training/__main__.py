@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         corpus = data.read_text(options.data) if options.data else data.shakespeare()
         if options.retrain_all:
-            for model in ("gpt-mini", "deepseek-mini", pretrained.GRID):
+            for model in (*presets.mini_names(), pretrained.GRID):
                 run(model, corpus, pretrained.FOLDER / model, changes)
         else:
             run(options.model, corpus, options.out or Path("runs") / options.model, changes)

@@ -125,7 +125,7 @@ def minis_table() -> str:
     """The README's table of the minis, from their cards."""
     rows = ["| model | parameters | active | cache bytes a token (bf16) | tokens read | minutes | bits per byte |",
             "|---|---|---|---|---|---|---|"]
-    for name in ("gpt-mini", "deepseek-mini"):
+    for name in presets.mini_names():
         about = pretrained.card(name)
         cached = accounting.cache_bytes_per_token(presets.get(name))
         rows.append(f"| [{name}](llm_core/pretrained/{name}/README.md) | {about['parameters']:,} | "

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from apps import writing
+from llm_core import pretrained
+
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -124,6 +127,15 @@ def new_page(chromium):
 @pytest.fixture
 def page(new_page):
     return new_page()
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """As if no trained model had been shipped, for this process."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    writing.load.cache_clear()
+    yield tmp_path
+    writing.load.cache_clear()
 
 
 def numbers(text: str) -> list[int]:

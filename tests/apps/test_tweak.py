@@ -7,7 +7,7 @@ import statistics
 import pytest
 from conftest import has_no_sideways_scroll, redraw_milliseconds, settle
 
-from apps import tweak, writing
+from apps import tweak
 from llm_core import accounting, grid, load_pretrained, pretrained
 from llm_core.generation import generate
 from llm_core.grid import Point
@@ -157,14 +157,6 @@ def test_a_slider_redraws_fast(page, site):
 
 
 # Without a browser --------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    writing.load.cache_clear()
-    yield tmp_path
-    writing.load.cache_clear()
-
 
 def test_missing_files_are_a_sentence_and_what_is_exact_is_still_shown(empty_folder):
     shown = "".join(str(part) for part in tweak.opened(None))
