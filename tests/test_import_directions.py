@@ -37,7 +37,7 @@ config > quantization
 feed_forward > moe
 sampling > generation
 bpe presets > tokenizer
-tokenizer > pretrained
+tokenizer > pretrained checkpoint
 accounting generation pretrained > training
 accounting pretrained > grid
 """

@@ -16,7 +16,7 @@ from tests.tiny_configs import CONFIGS, build, some_ids
 MINIS = presets.mini_names()
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize("name", [*MINIS, *presets.grid_names()])
 def test_each_shipped_model_is_its_preset(name):
     model, course = load_pretrained(name)
     card = pretrained.card(name)

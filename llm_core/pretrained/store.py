@@ -37,8 +37,7 @@ def load_weights(path: Path, config: ModelConfig, name: str = "") -> LanguageMod
     if not path.is_file():
         raise FileNotFoundError(f"the weight file {path.parent.name}/{path.name} is missing; train it again, or get it "
                                 "from the project's repository")
-    with torch.device("meta"):
-        model = LanguageModel(config)
+    model = LanguageModel.unfilled(config)
     wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
     model.load_state_dict(_read(path, f"{name}/" if name else "", wanted), assign=True)
     return model.eval()
