@@ -25,6 +25,7 @@ norms positions cache > attention feed_forward moe
 attention feed_forward moe > block
 block > model
 model > mtp generation
+attention generation model moe positions > trace
 generation > speculative
 model mtp quantization > checkpoint
 checkpoint > pretrained training

@@ -28,3 +28,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=new == total > 1, dropout_p=dropout,
                                          scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return out[..., :narrow]
+
+
+def attention_shares(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Who looks at whom: the softmax that the fused kernel keeps to itself, written out. Each row sums to 1.
+
+    q [B, H, T, d], k [B, G, S, d], the T being the last of the S tokens -> [B, H, T, S], 0 for what comes later.
+    """
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # a key for each query head: [B, H, S, d]
+    scores = q @ k.transpose(-2, -1) * scale  # [B, H, T, S]
+    hidden = ~causal_mask(q.shape[2], k.shape[2], q.device)
+    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)

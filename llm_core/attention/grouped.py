@@ -31,14 +31,24 @@ class GroupedAttention(nn.Module):
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, cache: LayerCache | None = None) -> Tensor:
         """x [B, T, D] -> [B, T, D]. rope: cos and sin [T, d / 2] of the new tokens' positions."""
         B, T, _ = x.shape
-        q = self.q_proj(x).view(B, T, self.n_heads, self.head_dim)
-        k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)
+        q, k = self._queries_and_keys(x, rope)
         v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim)
-        if rope is not None:
-            q, k = rotate(q, *rope, self.rope_layout), rotate(k, *rope, self.rope_layout)
         if cache is not None:
             held = cache.append(k=k, v=v)
             k, v = held["k"], held["v"]  # [B, S, G, d]
         out = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale,
                                self.dropout if self.training else 0.0)  # [B, H, T, d]
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))
+
+    def queries_and_keys(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """What scores are made of, to look at: q [B, H, T, d] and k [B, G, T, d], turned by their positions."""
+        q, k = self._queries_and_keys(x, rope)
+        return q.transpose(1, 2), k.transpose(1, 2)
+
+    def _queries_and_keys(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        B, T, _ = x.shape
+        q = self.q_proj(x).view(B, T, self.n_heads, self.head_dim)
+        k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)
+        if rope is not None:
+            q, k = rotate(q, *rope, self.rope_layout), rotate(k, *rope, self.rope_layout)
+        return q, k

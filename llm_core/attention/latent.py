@@ -46,13 +46,7 @@ class LatentAttention(nn.Module):
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, cache: LayerCache | None = None) -> Tensor:
         """x [B, T, D] -> [B, T, D]. rope: cos and sin [T, r / 2] of the new tokens' positions."""
         B, T, _ = x.shape
-        q = self.q_proj(x) if hasattr(self, "q_proj") else self.q_up(self.q_norm(self.q_down(x)))
-        q_nope, q_rope = q.view(B, T, self.n_heads, -1).split([self.nope_dim, self.rope_dim], dim=-1)
-        latent, k_rope = self.kv_down(x).split([self.latent_dim, self.rope_dim], dim=-1)
-        latent = self.kv_norm(latent)  # [B, T, c]
-        if rope is not None:
-            q_rope = rotate(q_rope, *rope, self.rope_layout)
-            k_rope = rotate(k_rope[:, :, None], *rope, self.rope_layout)[:, :, 0]  # one key for all heads: [B, T, r]
+        q_nope, q_rope, latent, k_rope = self._project(x, rope)
         if cache is not None:
             held = cache.append(latent=latent, **({"k_rope": k_rope} if self.rope_dim else {}))
             latent = held["latent"]  # [B, S, c]
@@ -62,11 +56,32 @@ class LatentAttention(nn.Module):
         out = attend(q_nope, q_rope, latent, k_rope, self.dropout if self.training else 0.0)  # [B, H, T, v]
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))
 
-    def _attend_naive(self, q_nope, q_rope, latent, k_rope, dropout) -> Tensor:
-        """Expand every latent into keys and values, then attend as any multi-head attention does."""
+    def queries_and_keys(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """What scores are made of, to look at: q and k, both [B, H, T, n + r], content first, then position."""
+        q_nope, q_rope, latent, k_rope = self._project(x, rope)
+        k, _ = self._expand(latent, k_rope)
+        return torch.cat([q_nope, q_rope], dim=-1).transpose(1, 2), k.transpose(1, 2)
+
+    def _project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q_nope [B, T, H, n] and q_rope [B, T, H, r]; what is cached: latent [B, T, c], k_rope [B, T, r]."""
+        B, T, _ = x.shape
+        q = self.q_proj(x) if hasattr(self, "q_proj") else self.q_up(self.q_norm(self.q_down(x)))
+        q_nope, q_rope = q.view(B, T, self.n_heads, -1).split([self.nope_dim, self.rope_dim], dim=-1)
+        latent, k_rope = self.kv_down(x).split([self.latent_dim, self.rope_dim], dim=-1)
+        if rope is not None:
+            q_rope = rotate(q_rope, *rope, self.rope_layout)
+            k_rope = rotate(k_rope[:, :, None], *rope, self.rope_layout)[:, :, 0]  # one key for all heads
+        return q_nope, q_rope, self.kv_norm(latent), k_rope
+
+    def _expand(self, latent: Tensor, k_rope: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [B, S, H, n + r] and values [B, S, H, v] of all heads from what is cached."""
         B, S, _ = latent.shape
         k_nope, v = self.kv_up(latent).view(B, S, self.n_heads, -1).split([self.nope_dim, self.v_dim], dim=-1)
-        k = torch.cat([k_nope, k_rope[:, :, None].expand(-1, -1, self.n_heads, -1)], dim=-1)  # [B, S, H, n + r]
+        return torch.cat([k_nope, k_rope[:, :, None].expand(-1, -1, self.n_heads, -1)], dim=-1), v
+
+    def _attend_naive(self, q_nope, q_rope, latent, k_rope, dropout) -> Tensor:
+        """Expand every latent into keys and values, then attend as any multi-head attention does."""
+        k, v = self._expand(latent, k_rope)
         q = torch.cat([q_nope, q_rope], dim=-1)  # [B, T, H, n + r]
         return causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale, dropout)
 
