@@ -1,4 +1,4 @@
-"""Playground: the small trained models write, and show at each token what else they might have written."""
+"""Playground: trained models write, and show at each token what else they might have written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
 
 TITLE = "Playground"
 PATH = "/playground"
-MODELS = tuple(presets.mini_names())
+MODELS = (*presets.mini_names(), pretrained.SMOLLM2)
 SLOWLY, AT_ONCE = "a token at a time", "as fast as it can"
 HOTTEST, LEAST_P = 2, 0.05  # ends of the sliders
 START = {"model": "deepseek-mini", "prompt": PROMPTS[1], "tokens": 80, "temperature": TEMPERATURE, "top_k": TOP_K,
@@ -20,6 +20,8 @@ LIMITS = {"tokens": (1, writing.MAX_NEW_TOKENS), "temperature": (0, HOTTEST), "t
 TRY = (
     ("Temperature 0: always the likeliest token, and soon it repeats itself", {"temperature": 0, "prompt": "The king"}),
     ("Temperature 2 and every token allowed: what chance alone writes", {"temperature": 2, "top_k": ""}),
+    ("A real language model, SmolLM2, that has read more than Shakespeare", {
+        "model": pretrained.SMOLLM2, "prompt": "The capital of France is", "temperature": 0, "tokens": 30}),
     ("Top-p 0.5: how few tokens are left", {"top_p": 0.5, "top_k": "", "prompt": "ROMEO:\n"}),
 )
 
@@ -30,9 +32,11 @@ def facts(name: str) -> str:
         about = pretrained.card(name)
         config = ModelConfig.from_dict(about["config"])
         counts = accounting.count_parameters(config)
-        return (f"{counts.total:,} parameters, {counts.active:,} of them active for a token. On held-out text "
-                f"**{about['bits_per_byte']:.2f} bits per byte**, after {about['tokens_read']:,} tokens of training. "
-                f"Cache: {accounting.cache_bytes_per_token(config, bits=32):,} bytes a token (32 bits a number).")
+        learned = about["origin"] if "origin" in about else (
+            f"On held-out text **{about['bits_per_byte']:.2f} bits per byte**, after {about['tokens_read']:,} tokens "
+            "of training.")
+        return (f"{counts.total:,} parameters, {counts.active:,} of them active for a token. {learned} Cache: "
+                f"{accounting.cache_bytes_per_token(config, bits=32):,} bytes a token (32 bits a number).")
     except (ValueError, OSError) as problem:
         return common.sentence(problem)
 
@@ -40,14 +44,16 @@ def facts(name: str) -> str:
 @common.sentence_for(5)
 def look(name, prompt, temperature, top_k, top_p, seed):
     """The next token after the prompt, with nothing written yet. Outputs: text, status, bars, sentence, formula."""
+    if name == pretrained.SMOLLM2 and not writing.is_loaded(name):
+        yield gr.skip(), by("Reading SmolLM2 from the disk, which takes some seconds, once."), *[gr.skip()] * 3
     model, tokenizer = writing.load(name)
     settings = writing.sampler(temperature, top_k, top_p, seed)
     ids = tokenizer.encode(prompt or "")
     logits = writing.next_logits(model, ids)
     rows = writing.candidates(logits, settings, tokenizer)
     said = f"After these {writing.count(len(ids), 'token')}, {describe(rows[0])}. {left_over(logits, settings)}"
-    return (writing.text_html(prompt), by("Nothing is written yet: press Write."), writing.bars_html(rows),
-            common.said(said), common.formula(writing.cache_line(model, len(ids))))
+    yield (writing.text_html(prompt), by("Nothing is written yet: press Write."), writing.bars_html(rows),
+           common.said(said), common.formula(writing.cache_line(model, len(ids))))
 
 
 @common.sentence_for(5)
@@ -101,10 +107,11 @@ def opened(request: gr.Request):
     values, problem = common.read_query(request, {**START, "top_k": ""} if everything else START, {"model": MODELS},
                                         LIMITS)
     values["top_k"] = None if everything else values["top_k"]
-    notice, text, status, bars, said, formula = look(*(values[key] for key in (
+    *_, (notice, text, status, bars, said, formula) = look(*(values[key] for key in (
         "model", "prompt", "temperature", "top_k", "top_p", "seed")))
-    if not notice and values == {**START, "model": values["model"]}:
-        sample = pretrained.card(values["model"])["samples"][PROMPTS.index(values["prompt"])]
+    samples = pretrained.card(values["model"]).get("samples") if not notice else None
+    if samples and values == {**START, "model": values["model"]}:
+        sample = samples[PROMPTS.index(values["prompt"])]
         text = writing.text_html(values["prompt"], sample.removeprefix(values["prompt"]))
         status = by("This text stands in the model's card, written with these settings. Press Write to see it written.")
     return (common.notice(problem, note=True), notice, *values.values(), facts(values["model"]),
@@ -114,7 +121,8 @@ def opened(request: gr.Request):
 def build(demo: gr.Blocks) -> None:
     common.question("What could come next, and what is drawn?",
                     "A language model gives each token of its vocabulary a probability. The settings reshape these, "
-                    "one token is drawn and added, and the model reads on. Both models have read Shakespeare alone.")
+                    "one token is drawn and added, and the model reads on. The minis have read Shakespeare alone; "
+                    "SmolLM2 is a small real language model.")
     # Two rows, so that on a phone too the settings stand right above the bars that they move.
     with gr.Row():
         with gr.Column(scale=1, min_width=300):

@@ -50,10 +50,20 @@ CSS = """
 """
 
 
+_LOADED: set[str] = set()
+
+
 @functools.cache
 def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     """A shipped model and its tokenizer, read from disk once, then shared by all visitors; nothing may change it."""
-    return load_pretrained(name)
+    loaded = load_pretrained(name)
+    _LOADED.add(name)
+    return loaded
+
+
+def is_loaded(name: str) -> bool:
+    """Whether load(name) answers at once."""
+    return name in _LOADED
 
 
 def sampler(temperature: float, top_k: float | None = None, top_p: float | None = None, seed: float | None = None
@@ -203,19 +213,25 @@ def visible(text: str) -> str:
     return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
 
 
-def bars_html(rows: list[Candidate]) -> str:
-    """A table of the likeliest tokens with a bar in each cell, so that the chart is its own text alternative."""
+def bars_html(rows: list[Candidate], shaped: bool = True) -> str:
+    """A table of the likeliest tokens with a bar in each cell, so that the chart is its own text alternative.
+
+    shaped: with a second column for the probabilities after the settings.
+    """
+    columns = ("raw", "shaped") if shaped else ("raw",)
     lines = []
     for row in rows:
         token = html.escape(visible(row.text))
         label = f"<b>{token} ◀ drawn</b>" if row.chosen else token
         cells = "".join(f'<td data-p="{p!r}"><span class="bar {kind}" style="width:{70 * p:.1f}%"></span> '
-                        f'{100 * p:.1f} %</td>' for kind, p in (("raw", row.raw), ("shaped", row.shaped)))
+                        f'{100 * p:.1f} %</td>' for kind, p in ((kind, getattr(row, kind)) for kind in columns))
         chosen = ' class="chosen"' if row.chosen else ""
         lines.append(f'<tr data-id="{row.id}"{chosen}><th scope="row"><small>{row.rank}</small> {label}</th>'
                      f'{cells}</tr>')
-    return ('<table class="bars"><thead><tr><th scope="col">next token</th><th scope="col">the model\'s own</th>'
-            f'<th scope="col">after the settings</th></tr></thead><tbody>{"".join(lines)}</tbody></table>')
+    names = ("next token", "the model's own", "after the settings")[:1 + len(columns)]
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return (f'<table class="bars"><thead><tr>{heads}</tr></thead>'
+            f'<tbody>{"".join(lines)}</tbody></table>')
 
 
 def quoted(token: str) -> str:

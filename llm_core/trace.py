@@ -27,8 +27,8 @@ class Layer:
     """One block on the watched tokens, [W, D] each, in the order of the compartments.
 
     entering -> attention_normed -> attended; between = entering + attended -> feed_forward_normed -> fed;
-    leaving = between + fed. shares [H, W, W]: how much a watched token (row) looks at each watched one, and to_first
-    [H, W] at the first token of the text; what is missing to 1 goes to tokens before the window.
+    leaving = between + fed. shares [H, W, W]: how much a watched token (row) looks at each watched one; to_first
+    [H, W]: at the first token of the text, watched or not; to_earlier [H, W]: at all before the window together.
     experts, gates [W, K]: the routed experts that were chosen and their weights, None in a dense block.
     """
 
@@ -41,6 +41,7 @@ class Layer:
     leaving: Tensor
     shares: Tensor
     to_first: Tensor
+    to_earlier: Tensor
     experts: Tensor | None
     gates: Tensor | None
 
@@ -106,6 +107,7 @@ def _through(block, x: Tensor, rope, window: slice) -> tuple[Tensor, Layer]:
     shares = attention_shares(q[:, :, window], k[:, :, :window.stop], block.attention.scale)[0]  # [H, W, stop]
     seen = [t[0, window] for t in (x, attention_normed, attended, between, feed_forward_normed, fed, leaving)]
     return leaving, Layer(*seen, shares[:, :, window].contiguous(), shares[:, :, 0].contiguous(),
+                          shares[:, :, :window.start].sum(dim=-1),
                           None if routing is None else routing.experts[window],
                           None if routing is None else routing.weights[window])
 
@@ -121,6 +123,30 @@ def logit_lens(model: LanguageModel, seen: Trace) -> Tensor:
     return model.logits(streams).softmax(dim=-1)
 
 
+@dataclass(frozen=True)
+class Task:
+    """One token's guess at the next. likeliest: the id it bets on most, with that probability; target: the id that
+    follows, its probability and the loss −ln of it in nats; these three are None for the last token of a text."""
+
+    likeliest: int
+    chance: float
+    target: int | None
+    target_chance: float | None
+    loss: float | None
+
+
+def tasks(seen: Trace, token_ids: Sequence[int]) -> list[Task]:
+    """The prediction task of each watched token. token_ids: the whole text that was traced."""
+    log_chances = seen.logits.log_softmax(dim=-1)  # [W, V]
+    out = []
+    for row, log_chance in enumerate(log_chances):
+        best, t = int(log_chance.argmax()), seen.start + row + 1
+        target = int(token_ids[t]) if t < len(token_ids) else None
+        about = (None,) * 2 if target is None else (log_chance[target].exp().item(), -log_chance[target].item())
+        out.append(Task(best, log_chance[best].exp().item(), target, *about))
+    return out
+
+
 @torch.no_grad()
 def task_losses(model: LanguageModel, token_ids: Tensor | Sequence[int]) -> Tensor:
     """−ln(probability of the token that follows) for each token but the last, which has no target: [T - 1], in nats."""
@@ -129,6 +155,27 @@ def task_losses(model: LanguageModel, token_ids: Tensor | Sequence[int]) -> Tens
     losses = [torch.nn.functional.cross_entropy(model.logits(h), target, reduction="none")
               for h, target in zip(hidden.split(CHUNK), ids[0, 1:].split(CHUNK))]
     return torch.cat(losses)
+
+
+def added(seen: Trace, row: int) -> list[tuple[float, float]]:
+    """For each block: the size of what attention adds to watched token `row`, then of what feed-forward adds, in per
+    cent of the size that the token's vector had just before."""
+    return [(100 * (size(layer.attended[row]) / size(layer.entering[row])).item(),
+             100 * (size(layer.fed[row]) / size(layer.between[row])).item()) for layer in seen.layers]
+
+
+def strongest_heads(seen: Trace, row: int) -> list[tuple[int, int, float]]:
+    """For each watched token up to `row`: the layer and head in which token `row` looks at it most, and how much."""
+    shares = torch.stack([layer.shares[:, row, :row + 1] for layer in seen.layers])  # [L, H, row + 1]
+    best, where = shares.flatten(0, 1).max(dim=0)
+    H = shares.shape[1]
+    return [(i // H, i % H, share) for i, share in zip(where.tolist(), best.tolist())]
+
+
+def settles(likeliest: Sequence[int]) -> int:
+    """Index in a token's likeliest guesses, one after each block, from which on the last one stays the likeliest."""
+    changed = [i for i, guess in enumerate(likeliest) if guess != likeliest[-1]]
+    return changed[-1] + 1 if changed else 0
 
 
 def size(vectors: Tensor) -> Tensor:

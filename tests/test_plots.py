@@ -1,8 +1,13 @@
 """The figures: right numbers in them, one colour a part, small, transparent, and only trace types the app can draw."""
 
+import base64
+import io
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
+from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
 from llm_core import accounting, plots, presets
 
@@ -16,6 +21,9 @@ FIGURES = {
     "measured": plots.measured_cache({"MLA": {1: 70272, 2: 140544}}, CONFIGS),
     "quality": plots.quality_against_cache([("MHA", 100, 2.0, "x", True), ("MLA", 50, 2.1, "y", False)], 100),
     "shares": plots.part_shares({"attention": [10, 20], "norms": [90, 80]}, ["a", "b"]),
+    "strips": plots.strips([("a", [1.0, -2.0]), ("b", [0.0, 0.0])]),
+    "effects": plots.compartment_effects([10, 20], [30, 40], "experts", 1),
+    "lens": plots.logit_lens([[10.0], [99.0]], [["a"], ["b"]], ["x (0)"], 0),
     "attention map": plots.attention_map([[100, None], [40, 60]], ["a", "b"]),
 }
 
@@ -84,3 +92,37 @@ def test_bars_leave_room_for_their_texts():
     assert list(fig.data[0].text) == ["2.00 GB (1.86 GiB)", "0 bytes"]
     assert fig.layout.xaxis.range[1] > 1.5 * 2_000_000_000
     assert plots.bars(["a"], [0], ["nothing"]).layout.xaxis.range[1] > 0
+
+
+def test_strips_are_in_units_of_their_own_size():
+    strip = plots.strips([("a", [3.0, 4.0]), ("b", [0.3, 0.4]), ("zero", [0.0, 0.0])]).data[0]
+    size = (12.5) ** 0.5
+    assert strip.z[0] == strip.z[1] == pytest.approx([3 / size, 4 / size], abs=0.005) and strip.z[2] == [0, 0]
+
+
+def test_effects_have_the_parts_colours_and_mark_the_block():
+    fig = plots.compartment_effects([10.04, 20], [30, 40], "dense feed-forward", 1)
+    assert [bar.y for bar in fig.data] == [(10.0, 20), (30, 40)]
+    assert [bar.marker.color for bar in fig.data] == [plots.COLOURS["attention"], plots.COLOURS["dense feed-forward"]]
+    assert (fig.layout.shapes[0].x0, fig.layout.shapes[0].x1) == (0.5, 1.5)
+
+
+def test_the_lens_has_a_row_a_block():
+    fig = plots.logit_lens([[10.0, 1], [99.0, 2], [3, 4]], [["a", "b"], ["c", "d"], ["e", "f"]], ["x (0)", "y (1)"], 1)
+    assert list(fig.data[0].y) == ["before any", "after 0", "after 1"] and list(fig.data[0].text[1]) == ["c", "d"]
+    assert (fig.layout.shapes[0].x0, fig.layout.shapes[0].x1) == (0.5, 1.5)
+
+
+def test_attention_tiles_are_a_png_of_all_maps():
+    """Read by another decoder: each pixel's colour is that of its share, and what comes later is clear."""
+    shares = np.zeros((3, 2, 4, 4))  # 3 layers, 2 heads, 4 tokens
+    shares[2, 1] = np.tril(np.arange(16).reshape(4, 4) / 15)
+    address = plots.attention_tiles(shares.tolist())
+    picture = Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,"))))
+    assert picture.size == (15, 10) and picture.mode == "RGBA"
+    pixels = np.asarray(picture)
+    tile = pixels[5:9, 10:14]  # the last layer's second head
+    assert (tile[..., 3] == 255 * np.tri(4)).all() and not pixels[4].any() and not pixels[:, 4].any()
+    for share, colour in ((shares[2, 1, 3, 3], tile[3, 3]), (shares[2, 1, 1, 0], tile[1, 0]), (0, pixels[0, 0])):
+        wanted = unlabel_rgb(sample_colorscale(get_colorscale(plots.SEQUENTIAL), [share])[0])
+        assert np.abs(colour[:3] - np.array(wanted)).max() <= 3

@@ -60,6 +60,8 @@ def test_a_window_shows_the_same_as_the_whole(name):
             assert torch.equal(getattr(a, field)[7:12], getattr(b, field))
         close(a.shares[:, 7:12, 7:12], b.shares)
         close(a.to_first[:, 7:12], b.to_first)
+        close(a.shares[:, 7:12, :7].sum(-1), b.to_earlier)
+        assert not a.to_earlier.any()
         if a.experts is not None:
             assert torch.equal(a.experts[7:12], b.experts) and torch.equal(a.gates[7:12], b.gates)
     close(whole.logits[7:12], part.logits)
@@ -96,6 +98,19 @@ def test_task_losses_are_cross_entropy(chunk, monkeypatch):
     assert len(trace.task_losses(model, ids[:, :2])) == 1
 
 
+def test_tasks_agree_with_the_losses_and_the_last_has_no_target():
+    model, ids = build("GQA"), some_ids(1, 15)
+    tasks = trace.tasks(trace.trace(model, ids, 6, 15), ids[0].tolist())
+    assert [task.target for task in tasks] == [*ids[0, 7:].tolist(), None]
+    close(torch.tensor([task.loss for task in tasks[:-1]]), trace.task_losses(model, ids)[6:])
+    assert tasks[-1].loss is None and tasks[-1].target_chance is None
+    chances = model(ids).logits[0].softmax(-1)
+    for row, task in enumerate(tasks):
+        best = chances[6 + row]
+        assert task.likeliest == best.argmax() and task.chance == pytest.approx(best.max().item())
+    assert tasks[0].target_chance == pytest.approx(chances[6, ids[0, 7]].item(), rel=1e-4)
+
+
 def test_one_token_alone_has_a_trace_and_no_task():
     model = build("GPT-2")
     seen = trace.trace(model, [5])
@@ -112,6 +127,24 @@ def test_one_token_alone_has_a_trace_and_no_task():
 def test_what_cannot_be_followed_is_said(ids, window, said):
     with pytest.raises(ValueError, match=said):
         trace.trace(build("GPT-2"), ids, *window)
+
+
+@every_model
+def test_what_is_added_and_the_strongest_heads(name):
+    seen = trace.trace(build(name), some_ids(1, 8), 2, 8)
+    layer = seen.layers[1]
+    attention, feed_forward = trace.added(seen, 3)[1]
+    assert attention == pytest.approx(100 * (layer.attended[3].norm() / layer.entering[3].norm()).item(), rel=1e-5)
+    assert feed_forward == pytest.approx(100 * (layer.fed[3].norm() / layer.between[3].norm()).item(), rel=1e-5)
+    best = trace.strongest_heads(seen, 3)
+    assert len(best) == 4
+    for column, (where, head, share) in enumerate(best):
+        assert seen.layers[where].shares[head, 3, column].item() == share
+        assert share == max(s.shares[:, 3, column].max().item() for s in seen.layers)
+
+
+def test_where_a_guess_settles():
+    assert [trace.settles(g) for g in ([5], [1, 5], [5, 5, 5], [5, 1, 5, 5], [1, 2, 3])] == [0, 1, 0, 2, 2]
 
 
 def test_size_is_the_root_of_the_mean_square():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_core.accounting.cache import cache_bytes_per_token
+from llm_core.accounting.cache import cache_bytes
 from llm_core.accounting.parameters import Row, count_parameters, rows
 from llm_core.config import ModelConfig
 from llm_core.validation import instance_of
@@ -16,8 +16,8 @@ LATENT_NORMS = ("q_norm", "kv_norm")  # MLA's own norms stand inside its attenti
 class Stop:
     """One stop. part: as in count_parameters, for its colour. copies: blocks that have this stop.
 
-    parameters, active: of one copy; active is what one token works with. cache_bytes: what one token leaves in one
-    copy's cache, with the bits that were asked for.
+    parameters, active: of one copy; active is what one token works with. cache_bytes: what the text leaves in one
+    copy's cache.
     """
 
     name: str
@@ -28,8 +28,10 @@ class Stop:
     copies: int = 1
 
 
-def journey(config: ModelConfig, layer: int = 0, bits: int = 16) -> list[Stop]:
+def journey(config: ModelConfig, layer: int = 0, tokens: int = 1, bits: int = 16) -> list[Stop]:
     """From the token embedding through block `layer` (from 0) to the output head. Dropout owns nothing and is no stop.
+
+    The cache is counted for a text of `tokens` tokens, with `bits` bits a number.
 
     Parameters times copies add up to the model's total only where all blocks are alike: a model with experts may have
     dense blocks first, and `layer` says which kind is shown. A tied head owns nothing: it is the token embedding.
@@ -64,7 +66,7 @@ def journey(config: ModelConfig, layer: int = 0, bits: int = 16) -> list[Stop]:
         Stop("token embedding", "token embedding", table, config.d_model),
         *([Stop("position embedding", "position embedding", places, config.d_model)] if places else []),
         stop("norm 1", "norms", norm("attention_norm")),
-        stop("attention", "attention", attention, cache_bytes_per_token(config.replace(n_layers=1), bits)),
+        stop("attention", "attention", attention, cache_bytes(config.replace(n_layers=1), 1, tokens, bits)),
         stop("norm 2", "norms", norm("feed_forward_norm")),
         stop("feed-forward" if dense else "experts", "dense feed-forward" if dense else "experts", feed_forward),
         Stop("final norm", "norms", final, final),

