@@ -170,6 +170,10 @@ def test_the_stops_own_all_parameters(name):
     counted = accounting.count_parameters(config)
     unique = {(stop.name, stop.copies): stop for stop in [*first, *last]}
     assert sum(stop.parameters * stop.copies for stop in unique.values()) == counted.total
+    used = sum(stop.active * stop.copies for stop in unique.values() if stop.copies > 1 or stop.name in (
+        "norm 1", "attention", "norm 2", "feed-forward", "experts", "final norm"))
+    tables = sum(counted.by_part.get(part, 0) for part in ("token embedding", "position embedding", "output head"))
+    assert used + tables == counted.active  # of the tables one row is used; the rule counts them whole
     cache = sum(stop.cache_bytes * stop.copies for stop in unique.values())
     assert cache == accounting.cache_bytes_per_token(config)
 
