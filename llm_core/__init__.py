@@ -12,6 +12,7 @@ _HOME = {
     "LanguageModel": "llm_core.model",
     "generate": "llm_core.generation",
     "stream": "llm_core.generation",
+    "speculate": "llm_core.speculative",
     "load_pretrained": "llm_core.pretrained",
 }
 __all__ = list(_HOME)

@@ -7,6 +7,7 @@ built raises a ValueError which says what was given, why it cannot be, and what 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +161,11 @@ class YarnConfig(Part):
         real("mscale_all_dim", self.mscale_all_dim, or_zero=True)
 
 
+def yarn_mscale(factor: float, mscale: float) -> float:
+    """YarnConfig's s(mscale): 0.1 * mscale * ln(factor) + 1, and 1 where nothing is stretched."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
 @dataclass(frozen=True)
 class Llama3RopeConfig(Part):
     """Llama 3.1's way to stretch RoPE: slow pairs are divided by `factor`, fast ones kept, a smooth step between."""
@@ -282,6 +288,13 @@ class ModelConfig(Part):
         from llm_core import presets
 
         return presets.get(name)
+
+    @staticmethod
+    def from_hf(source: Any) -> ModelConfig:
+        """The config that a Hugging Face config.json describes: the file, a folder that holds it, or a dict."""
+        from llm_core import hf_config
+
+        return hf_config.from_hf(source)
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ModelConfig:

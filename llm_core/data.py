@@ -1,4 +1,4 @@
-"""The text that the models learn from: Shakespeare's plays or any files of yours, their tokens, and batches of them."""
+"""The text that the models learn from, Shakespeare's plays, its tokens, and batches of them. token_files: any text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+import numpy as np
 import torch
 
 from llm_core.tokenizer import DATA_HINT, Tokenizer, data_folder
@@ -63,41 +63,21 @@ def shakespeare() -> Corpus:
     return Corpus("shakespeare", [train for train, _ in parts], [held_out for _, held_out in parts])
 
 
-def read_text(path: str | Path) -> Corpus:
-    """A text file, or every .txt and .md file of a folder and its subfolders, as a corpus.
+@dataclass(frozen=True)
+class TokenText:
+    """A text as token ids, to learn from [N] and held out [M], and the bytes of text that the held-out ones stand for.
 
-    The last 5 % of each file is held out.
-
-    FileNotFoundError if there is nothing; ValueError if a file is not UTF-8 or the text is too short to split.
+    In memory (torch, int64) or on disk (a NumPy array of 16 or 32 bits, see token_files).
     """
-    if not str(path).strip():
-        raise FileNotFoundError("no file or folder was named")  # an empty path would mean the whole current folder
-    path = Path(path)
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in (".txt", ".md") and f.is_file())
-        if not files:
-            raise FileNotFoundError(f"the folder {path} has no .txt or .md file to learn from")
-    elif path.is_file():
-        files = [path]
-    else:
-        raise FileNotFoundError(f"there is no file or folder {path}")
-    texts = [text for text in map(_read_utf8, files) if text.strip()]
-    parts = [split_document(text) for text in texts]
-    corpus = Corpus(path.resolve().stem, [train for train, _ in parts], [held_out for _, held_out in parts])
-    if sum(map(len, corpus.held_out)) < 10:
-        raise ValueError(f"{path} holds {sum(map(len, texts))} characters, too few to learn from and to hold 5 % out; "
-                         "give at least 200, a good deal more for a model that says something")
-    return corpus
+
+    name: str
+    train: torch.Tensor | np.ndarray
+    held_out: torch.Tensor | np.ndarray
+    held_out_bytes: int
 
 
-def _read_utf8(path: Path) -> str:
-    raw = path.read_bytes()
-    try:
-        # utf-8-sig drops the mark that Windows editors put first; line ends become \n as Python's text mode makes them.
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; "
-                         "open it in an editor and save it with the encoding UTF-8") from None
+def tokenized(corpus: Corpus, tokenizer: Tokenizer) -> TokenText:
+    return TokenText(corpus.name, *tokens(corpus, tokenizer), held_out_bytes(corpus))
 
 
 def tokens(corpus: Corpus, tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,7 +93,7 @@ def _join(documents: list[str], tokenizer: Tokenizer) -> torch.Tensor:
     return torch.tensor(ids, dtype=torch.long)
 
 
-def batch_at(tokens: torch.Tensor, step: int, batch_size: int, context: int,
+def batch_at(tokens: torch.Tensor | np.ndarray, step: int, batch_size: int, context: int,
              seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of one step: inputs [B, T] and targets [B, T], which are the inputs one place further on.
 
@@ -122,14 +102,16 @@ def batch_at(tokens: torch.Tensor, step: int, batch_size: int, context: int,
     whole("batch_size", batch_size)
     whole("context", context)
     whole("step", step, least=0)
-    places = len(tokens) - context
-    if places < 1:
+    room = len(tokens) - context
+    if room < 1:
         raise ValueError(f"a context of {context} needs at least {context + 1} tokens, and there are {len(tokens)}; "
                          f"the longest context that fits is {max(len(tokens) - 1, 0)}")
     # Two small numbers become one seed; the large odd factor keeps nearby (seed, step) pairs apart.
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-    starts = torch.randint(places, (batch_size,), generator=generator)
-    rows = tokens[starts[:, None] + torch.arange(context + 1)]  # [B, T + 1]
+    starts = torch.randint(room, (batch_size,), generator=generator)
+    places = starts[:, None] + torch.arange(context + 1)  # [B, T + 1]
+    rows = tokens[places] if isinstance(tokens, torch.Tensor) else torch.from_numpy(
+        tokens[places.numpy()].astype(np.int64))
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
@@ -142,7 +124,7 @@ def batches(tokens: torch.Tensor, batch_size: int, context: int, seed: int,
         step += 1
 
 
-def windows(tokens: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+def windows(tokens: torch.Tensor | np.ndarray, context: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Held-out text for evaluation: inputs [N, T] and targets [N, T], in which each token is a target exactly once.
 
     Windows of T = `context` tokens (or of all there are, if fewer) overlap by half, and what an earlier one has scored
@@ -150,6 +132,8 @@ def windows(tokens: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Ten
     context. The very first token has nothing before it and is never a target. The last window is moved back to end
     with the text, so that all have one length.
     """
+    if not isinstance(tokens, torch.Tensor):
+        tokens = torch.from_numpy(tokens.astype(np.int64))
     whole("context", context, least=2)  # a half of less could not overlap
     if len(tokens) < 2:
         raise ValueError(f"evaluation needs at least 2 tokens, one to predict the other, and there are {len(tokens)}")

@@ -17,6 +17,7 @@ from llm_core.block import Block
 from llm_core.cache import Cache
 from llm_core.config import ModelConfig
 from llm_core.moe import Experts, Router, Routing
+from llm_core.mtp import Ahead, MTPModule
 from llm_core.norms import build_norm
 from llm_core.positions import rope_table
 
@@ -40,7 +41,10 @@ class ModelOutput:
 
 
 class LanguageModel(nn.Module):
-    """Embedding, blocks, final norm, output head. `config.n_mtp_modules` adds nothing here yet."""
+    """Embedding, blocks, final norm, output head; behind them config.n_mtp_modules modules that guess further ahead.
+
+    A plain call never runs those modules: `predict_ahead` does, in training, and `speculative` when it drafts.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -53,6 +57,7 @@ class LanguageModel(nn.Module):
         self.final_norm = build_norm(config.norm, config.d_model, config.norm_eps)
         if not config.tie_embeddings:
             self.output_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.mtp = nn.ModuleList(MTPModule(config) for _ in range(config.n_mtp_modules))
         self.apply(self._initialise)
 
     @classmethod
@@ -101,9 +106,49 @@ class LanguageModel(nn.Module):
         return ModelOutput(self.logits(x[:, -1:] if last_only else x), x, routing)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Final norm and output head: [B, T, D] -> [B, T, V]. A tied head is the token embedding, used backwards."""
-        head = self.token_embedding.weight if self.config.tie_embeddings else self.output_head.weight
-        return F.linear(self.final_norm(hidden), head)
+        """Final norm and output head: [B, T, D] -> [B, T, V]."""
+        return self._head(self.final_norm(hidden))
+
+    def _head(self, normed: Tensor) -> Tensor:
+        """A tied head is the token embedding, used backwards."""
+        return F.linear(normed, self.token_embedding.weight if self.config.tie_embeddings else self.output_head.weight)
+
+    def predict_ahead(self, hidden: Tensor, token_ids: Tensor, depth: int | None = None) -> list[Ahead]:
+        """What the MTP modules guess when the text itself is known, as in training: one Ahead for each depth k = 1, 2 …
+
+        hidden [B, T, D]: `hidden` of this model's output for token_ids [B, T]. logits [B, T - k, V] of depth k: row i
+        guesses token i + k + 1, so the last row guesses the token after the text. depth: how many modules, all if None.
+        ValueError if there are fewer modules, or a text so short that the deepest has no row.
+        """
+        D, T = len(self.mtp) if depth is None else depth, token_ids.shape[1]
+        if hidden.shape[:2] != token_ids.shape:
+            raise ValueError(f"hidden has {list(hidden.shape[:2])} rows for token ids of {list(token_ids.shape)}; "
+                             "give the whole hidden of this model's output for these ids")
+        if not 1 <= D <= len(self.mtp):
+            raise ValueError(f"depth {D} needs as many MTP modules, and this model has n_mtp_modules={len(self.mtp)}")
+        if T <= D:
+            raise ValueError(f"depth {D} needs a text of at least {D + 1} tokens, and there are {T}")
+        out, h = [], self.final_norm(hidden)
+        for k in range(1, D + 1):
+            out.append(self.predict_at_depth(k, h[:, :T - k], token_ids[:, k:]))
+            h = out[-1].hidden
+        return out
+
+    def predict_at_depth(self, k: int, hidden: Tensor, token_ids: Tensor, cache: Cache | None = None) -> Ahead:
+        """MTP module k on R rows: hidden [B, R, D] of depth k - 1 behind its norm, and the tokens k further on [B, R].
+
+        With a cache from `new_mtp_cache` the rows follow those that it holds, and the caller moves its length once all
+        modules have written. Without one they are rows 0 to R - 1.
+        """
+        start, rope = 0 if cache is None else cache.length, None
+        if cache is not None:
+            cache.check_room(token_ids.shape[1])
+        if self.config.rope is not None:
+            positions = torch.arange(start, start + token_ids.shape[1], device=token_ids.device)
+            rope = rope_table(self.config.rope, self.config.rope_dim, positions)
+        embedding = self.dropout(self.token_embedding(token_ids))  # [B, R, D]
+        hidden, routing = self.mtp[k - 1](hidden, embedding, rope, None if cache is None else cache.layer(k - 1))
+        return Ahead(self._head(hidden), hidden, routing)
 
     def new_cache(self, batch: int = 1, max_tokens: int | None = None) -> Cache:
         """An empty cache for `batch` texts of up to `max_tokens` tokens (the whole context if not given)."""
@@ -111,9 +156,21 @@ class LanguageModel(nn.Module):
         weight = self.token_embedding.weight
         return Cache(self.config, batch, room, dtype=weight.dtype, device=weight.device)
 
+    def new_mtp_cache(self, batch: int = 1, max_tokens: int | None = None) -> Cache:
+        """An empty cache for the MTP modules, as many layers as there are modules; all of them hold the same rows."""
+        room = self.config.max_seq_len if max_tokens is None else max_tokens
+        weight = self.token_embedding.weight
+        layers = self.config.replace(n_layers=self.config.n_mtp_modules)
+        return Cache(layers, batch, room, dtype=weight.dtype, device=weight.device)
+
     def update_router_biases(self, routing: list[Routing], speed: float) -> None:
-        """One step of V3's balancing for every MoE layer, from what the routers chose in this training step."""
-        routers = [module for module in self.modules() if isinstance(module, Router)]
+        """One step of V3's balancing, from what the routers chose in this training step.
+
+        routing: the output's, one for each MoE layer; behind it, where the MTP modules ran too, theirs.
+        """
+        routers = [module for module in self.modules() if isinstance(module, Router)]  # the blocks' first, then MTP's
+        if len(routing) >= self.config.n_moe_layers:
+            routers = routers[:len(routing)]
         for router, chosen in zip(routers, routing, strict=True):
             router.update_bias(chosen.experts, speed)
 

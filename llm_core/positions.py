@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from llm_core.config import Llama3RopeConfig, ModelConfig, RopeConfig, YarnConfig
+from llm_core.config import Llama3RopeConfig, ModelConfig, RopeConfig, YarnConfig, yarn_mscale
 
 
 def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
@@ -43,11 +43,6 @@ def _llama3(frequencies: Tensor, llama3: Llama3RopeConfig) -> Tensor:
     kept = (turns - llama3.low_freq_factor) / (llama3.high_freq_factor - llama3.low_freq_factor)
     kept = kept.clamp(0, 1)
     return frequencies * kept + frequencies / llama3.factor * (1 - kept)
-
-
-def yarn_mscale(factor: float, mscale: float) -> float:
-    """0.1 * mscale * ln(factor) + 1, and 1 where nothing is stretched."""
-    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def rope_table(rope: RopeConfig, width: int, positions: Tensor) -> tuple[Tensor, Tensor]:

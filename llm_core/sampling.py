@@ -47,9 +47,13 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """logits [B, V] -> token ids [B]"""
+        return logits.argmax(-1) if self.temperature == 0 else self.draw(self.probabilities(logits))
+
+    def draw(self, probabilities: Tensor) -> Tensor:
+        """One token from each row of probabilities [B, V] -> [B]. At temperature 0 the likeliest, and no dice."""
         if self.temperature == 0:
-            return logits.argmax(-1)
-        return torch.multinomial(self.probabilities(logits), 1, generator=self.generator)[:, 0]
+            return probabilities.argmax(-1)
+        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]
 
 
 def _is_among(logits: Tensor, indices: Tensor) -> Tensor:

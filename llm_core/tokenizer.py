@@ -59,6 +59,7 @@ class Tokenizer:
         self.name, self.ranks, self.end_of_text = name, ranks, end_of_text
         if special is None:
             special = {} if end_of_text is None else {END_OF_TEXT: end_of_text}
+        self.pattern, self.special = pattern, special
         self.vocab_size = len(ranks) + len(special)
         # tiktoken panics on a byte without a rank: these get ids above the vocabulary, which encode drops.
         unmet = [byte for byte in map(bytes, zip(range(256))) if byte not in ranks]
@@ -105,6 +106,13 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size})"
+
+
+def bytes_by_letter() -> dict[str, int]:
+    """GPT-2's files write each byte as a visible letter: itself where it is one, else the next free from U+0100 on."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
 class StreamDecoder:

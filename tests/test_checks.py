@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llm_core import checks
+from llm_core import LanguageModel, ModelConfig, accounting, checks
 
 LESSONS = sorted((Path(__file__).resolve().parents[1] / "course").glob("*/*.ipynb"))
 
@@ -27,7 +27,7 @@ def solutions() -> dict[str, str]:
 
 
 def define(name: str, code: str):
-    space = {"torch": torch, "math": math}
+    space = {"torch": torch, "math": math, "ModelConfig": ModelConfig}
     exec(code, space)
     return space[name]
 
@@ -127,6 +127,20 @@ def normalise(x, weight, bias, deviation, mean=True):
     return (x - x.mean(-1, keepdim=True) if mean else x) / deviation * weight + bias
 
 
+GPT3, V3 = ModelConfig.preset("gpt3-175b"), ModelConfig.preset("deepseek-v3")
+
+
+def gpt3(d=24576, n=138, heads=None, d_ff=None, **changes):
+    """GPT-3 with other sizes, in proportion unless told otherwise; as it stands, of about 10^12 parameters."""
+    return GPT3.replace(d_model=d, n_layers=n, attention=GPT3.attention.replace(n_heads=heads or d // 128),
+                        feed_forward=GPT3.feed_forward.replace(d_ff=d_ff or 4 * d), **changes)
+
+
+def v3(n_routed_experts=384, n_layers=61, **changes):
+    """DeepSeek-V3 with other experts; as it stands, of about 10^12 parameters."""
+    return V3.replace(n_layers=n_layers, moe=V3.moe.replace(n_routed_experts=n_routed_experts, **changes))
+
+
 # Exercise -> (a known wrong answer, words that its hint must contain).
 WRONG = {
     "input_embedding": [
@@ -194,6 +208,35 @@ WRONG = {
         (lambda d, n, V, P: gpt(d, n, V, P) + 0.5, "whole number"),
         (lambda d, n, V, P: 124_439_808, "gpt2-xl"),
     ],
+    "one_trillion": [
+        (lambda: v3(), "only one config came back"),
+        (lambda: (gpt3(), v3(), v3()), "a tuple of 3"),
+        (lambda: 10**12, "two configs are needed"),
+        (lambda: ("gpt3-175b", v3()), "the first result should be a ModelConfig, and yours is a str. A name becomes"),
+        (lambda: (gpt3(), v3().moe), "yours is a MoEConfig. That is one part of a config"),
+        (lambda: (accounting.count_parameters(gpt3()), v3()), "the check counts"),
+        (lambda: (10**12, 10**12), "the check counts"),
+        (lambda: (gpt3(), LanguageModel(ModelConfig.preset("deepseek-mini"))), "Start from a preset"),
+        (lambda: (v3(), gpt3()), "wrong way round"),
+        (lambda: (v3(), v3()), "not dense"),
+        (lambda: (gpt3(), gpt3()), "its moe is None"),
+        (lambda: (gpt3(), v3(first_k_dense=61)), "no block with experts: all of its 61"),
+        (lambda: (gpt3(), v3(n_expert_groups=1, n_limited_groups=1, n_experts_per_token=384)), "none of them rests"),
+        (lambda: (GPT3, V3), "dense has 174,604,259,328 parameters, 82.54 % less than 10^12"),
+        (lambda: (gpt3(), V3), "experts has 671,026,404,352 parameters, 32.90 % less than 10^12"),
+        (lambda: (gpt3(), ModelConfig.preset("kimi-k2")), "experts has 1,026,408,209,408 parameters, 2.64 % more"),
+        (lambda: (gpt3(n=135), v3()), "2.02 % less"),
+        (lambda: (GPT3.replace(d_model=24576), v3()), "replace changes what it is told"),
+        (lambda: (GPT3.replace(vocab_size=67_000_000), v3()), "a book of tokens and no train"),
+        (lambda: (gpt3(max_seq_len=30_000_000, n=36), v3()), "a book of tokens and no train"),
+        (lambda: (gpt3(n=152), v3()), "taken as 2^40"),
+        (lambda: (gpt3(d=2048, n=18), v3()), "a thousand times"),
+        (lambda: (gpt3(), v3(n_experts_per_token=128, n_layers=173)), "Wanted is the total"),
+        (lambda: (gpt3(), v3(256, n_experts_per_token=12)), "the active parameters alone"),
+        (lambda: (gpt3(), V3.replace(feed_forward=V3.feed_forward.replace(d_ff=200_000))), "the dense first blocks"),
+        (lambda: (gpt3(d=24600, heads=192).replace(attention=GPT3.attention.replace(n_heads=97, head_dim=None)), v3()),
+         "your function stopped with ValueError: n_heads 97 does not divide d_model 24600"),
+    ],
 }
 CASES = [pytest.param(name, answer, words, id=f"{name}: {words}")
          for name, answers in WRONG.items() for answer, words in answers]
@@ -215,3 +258,26 @@ def test_right_answers_need_not_be_written_as_ours(capsys):
     assert verdict("causal_attention_by_hand", fused, capsys)[:5] == "right"
     assert verdict("count_gpt", lambda *a: float(gpt(*a)), capsys)[:5] == "right"
     assert verdict("count_gpt", gpt, capsys)[:5] == "right"
+
+
+@pytest.mark.parametrize("answer", [
+    lambda: (gpt3(), v3()),
+    lambda: [gpt3(d=25600, n=127), v3(256, d_expert=3072)],
+    lambda: (GPT3.replace(n_layers=551), v3(256, n_layers=90)),  # an odd shape, but of the size that was asked for
+    lambda: (gpt3(heads=96, d_ff=5 * 24576).replace(n_layers=139), V3.replace(d_model=7168 * 3 // 2)),
+    lambda: (ModelConfig.preset("llama-3.1-405b").replace(n_layers=315), v3()),
+    lambda: (gpt3(), ModelConfig.preset("kimi-k2").replace(n_layers=60)),
+    lambda: (gpt3(), ModelConfig.preset("mixtral-8x7b").replace(n_layers=690)),
+])
+def test_a_trillion_has_many_right_answers(answer, capsys):
+    said = verdict("one_trillion", answer, capsys)
+    assert said.startswith("right: ") and "times fewer" in said, said
+
+
+def test_a_trillion_is_compared_by_what_accounting_counts(capsys):
+    said = verdict("one_trillion", lambda: (gpt3(), v3()), capsys)
+    counts = [accounting.count_parameters(config) for config in (gpt3(), v3())]
+    ratio = counts[0].active / counts[1].active
+    for words in (f"{counts[0].total:,} and {counts[1].total:,} parameters", f": {ratio:.3g} times fewer",
+                  accounting.human_count(counts[1].active), "13.6 MB", "70.3 kB"):
+        assert words in said, said

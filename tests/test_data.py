@@ -81,37 +81,6 @@ def test_a_split_loses_nothing_and_leaves_nothing_empty(text):
         assert abs(len(train) - wanted) == best
 
 
-def test_own_texts(tmp_path):
-    lines = "".join(f"Line {i}\n" for i in range(100))
-    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a.MD").write_text(lines, encoding="utf-8")
-    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    (tmp_path / "empty.txt").write_text("")
-    corpus = data.read_text(tmp_path)
-    assert corpus.name == tmp_path.name
-    assert [train + held_out for train, held_out in zip(corpus.train, corpus.held_out)] == [lines, lines]
-    assert corpus.held_out[0].startswith("Line 95\n")
-    assert data.read_text(tmp_path / "b.txt").name == "b"
-
-
-def test_bad_texts_get_a_sentence(tmp_path):
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait" * 100)
-    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8: byte 3 is 0xe9; .*save it"):
-        data.read_text(tmp_path)
-    for content in ("", " \n\n ", "short"):
-        (tmp_path / "few.txt").write_text(content)
-        with pytest.raises(ValueError, match="too few to learn from"):
-            data.read_text(tmp_path / "few.txt")
-    with pytest.raises(FileNotFoundError, match="there is no file or folder"):
-        data.read_text(tmp_path / "none.txt")
-    with pytest.raises(FileNotFoundError, match="no file or folder was named"):
-        data.read_text("")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no \.txt or \.md file"):
-        data.read_text(tmp_path / "folder")
-
-
 def test_tokens_are_the_documents_with_end_of_text_between(course):
     corpus = data.Corpus("two", ["To be,\n", "or not"], ["to be\n", "<|endoftext|>"])
     train, held_out = data.tokens(corpus, course)

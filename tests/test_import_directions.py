@@ -23,27 +23,33 @@ presets cache_layout > accounting
 config cache_layout > norms positions cache
 norms positions cache > attention feed_forward moe
 attention feed_forward moe > block
-block > model
-model > mtp generation
+block > mtp
+mtp > model
+model > generation
 attention generation model moe positions > trace
-generation > speculative
+model sampling > drafts
+drafts generation > speculative
+speculative > acceptance
 model mtp quantization > checkpoint
 checkpoint > pretrained training
 tokenizer > data
-data > training
+data > token_files
+data token_files > training
 accounting > plots
 
 validation > config tokenizer sampling quantization data
-config > quantization
+config > quantization hf_config
+hf_config accounting > checkpoint
 feed_forward > moe
+moe validation > balancing
 sampling > generation
 bpe presets > tokenizer
 tokenizer > pretrained checkpoint
 accounting generation pretrained > training
 accounting pretrained > grid
 """
-ON_TOP = {"checks"}  # may import all others
-TORCH_FREE = ("validation", "config", "presets", "cache_layout", "accounting")
+ON_TOP = {"checks", "mistakes"}  # may import all others
+TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting")
 
 # Who may import these; everybody else may not, not even inside a function.
 ONLY = {

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from llm_core import checks, config, presets
+from llm_core import checks, config, load_pretrained, presets
 from llm_core.training.recipe import Recipe
 
 COURSE = Path(__file__).resolve().parents[1] / "course"
@@ -57,8 +57,11 @@ def test_code_cells_are_short(path):
 
 @lesson
 def test_a_lesson_runs_in_the_kernel_that_everyone_has(path):
-    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    assert metadata["kernelspec"]["name"] == "python3" and "widgets" not in metadata
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert notebook["metadata"].keys() == {"kernelspec", "language_info"}
+    assert notebook["metadata"]["kernelspec"] == {
+        "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    assert {key for cell in notebook["cells"] for key in cell["metadata"]} <= {"tags"}  # no timings of the machine
 
 
 def is_stub(code: str) -> bool:
@@ -99,6 +102,22 @@ def test_links_to_the_app_are_well_formed(path):
         assert (parts.scheme, parts.netloc) == ("http", "127.0.0.1:7860") and re.fullmatch(r"/[a-z][a-z-]*", parts.path)
         for name in parse_qs(parts.query, strict_parsing=True).get("preset", []):
             presets.get(name)  # ValueError if there is none
+        if parts.path == "/journey":
+            model, sentence, *places = (parse_qs(parts.query, strict_parsing=True).pop(name)[0] for name in (
+                "model", "sentence", "token", "layer", "head"))
+            token, layer, head = map(int, places)
+            built, tokenizer = load_pretrained(model)
+            assert 0 <= token < len(tokenizer.encode(sentence))
+            assert 0 <= layer < built.config.n_layers and 0 <= head < built.config.attention.n_heads
+
+
+@lesson
+def test_sizes_that_nobody_published_are_marked_as_estimates(path):
+    """A paragraph with GPT-4 in it says how its size is known, wherever it stands."""
+    for paragraph in re.split(r"\n\n+", prose(path)):
+        if "GPT-4" in paragraph:
+            said = " ".join(paragraph.split())
+            assert "estimate" in said and re.search(r"never published by (its|their) maker", said)
 
 
 @lesson

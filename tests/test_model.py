@@ -14,8 +14,9 @@ def test_formula_equals_the_sum_of_real_tensors(name):
     with torch.device("meta"):  # every tensor has its shape, none has memory: 671 B parameters fit
         model = LanguageModel(config)
     counts = accounting.count_parameters(config)
-    assert sum(p.numel() for p in model.parameters()) == counts.total
-    assert sum(b.numel() for b in model.buffers()) == counts.router_biases
+    assert sum(p.numel() for p in model.parameters()) == counts.total + counts.mtp
+    assert sum(p.numel() for p in model.mtp.parameters()) == counts.mtp
+    assert sum(b.numel() for b in model.buffers()) == counts.router_biases + counts.mtp_router_biases
 
 
 @pytest.mark.parametrize("name", CONFIGS)

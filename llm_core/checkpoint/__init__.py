@@ -1,1 +1,1 @@
-"""Files that others published, in: their names for tensors and sizes, and ours."""
+"""Models that others published, in, and ours, out: their names for tensors, sizes and vocabularies, and ours."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llm_core.config import FeedForwardConfig, GroupedAttentionConfig, ModelConfig, RopeConfig
 from llm_core.model import LanguageModel
-from llm_core.tokenizer import SMOLLM_PATTERN, Tokenizer
+from llm_core.tokenizer import SMOLLM_PATTERN, Tokenizer, bytes_by_letter
 
 NAMES = {"token_embd": "token_embedding", "output_norm": "final_norm", "output": "output_head"}
 NAMES_IN_A_BLOCK = {
@@ -147,7 +147,7 @@ def _tokenizer(header: _Header) -> Tokenizer:
     """The vocabulary in the header. A token that is made by a merge has an id in the order of the merges."""
     header.one_of("tokenizer.ggml.model", ("gpt2",))
     pattern = PATTERNS[header.one_of("tokenizer.ggml.pre", tuple(PATTERNS))]
-    byte_of = _bytes_by_letter()
+    byte_of = bytes_by_letter()
     ranks, special = {}, {}
     for id, (token, kind) in enumerate(zip(header["tokenizer.ggml.tokens"], header["tokenizer.ggml.token_type"])):
         if kind != ORDINARY:
@@ -159,10 +159,3 @@ def _tokenizer(header: _Header) -> Tokenizer:
             ranks[bytes(byte_of[letter] for letter in token)] = id
     end = header["tokenizer.ggml.eos_token_id"]
     return Tokenizer(Path(header.name).stem, ranks, end, pattern=pattern, special=special)
-
-
-def _bytes_by_letter() -> dict[str, int]:
-    """GPT-2's files write each byte as a visible letter: itself where it is one, else the next free from U+0100 on."""
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}

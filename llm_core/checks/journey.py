@@ -12,6 +12,7 @@ from llm_core import accounting
 from llm_core.attention.causal import causal_attention
 from llm_core.checks.core import Wrong, attempt, check, compare, random, tensor
 from llm_core.config import ModelConfig
+from llm_core.validation import Part
 
 
 @check
@@ -213,3 +214,91 @@ def _difference(missing: int, d: int, n: int, vocab: int, context: int) -> str:
         return f"What is {'missing' if missing > 0 else 'too much'} is just as large as: {parts[abs(missing)]}."
     side = "few" if missing > 0 else "many"
     return f"That is {abs(missing):,} too {side}, or {abs(missing) / (n * d):,.1f} times d_model a block."
+
+
+TRILLION = 10**12
+SPARE = 50  # a total may be off by one part in 50: 2 %
+
+
+@check
+def one_trillion(function) -> str:
+    """function() -> (dense, experts): two configs of about 10^12 parameters, within 2 %, the second with experts."""
+    got = attempt(function)
+    if isinstance(got, ModelConfig):
+        raise Wrong("only one config came back; two are needed: return dense, experts")
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
+        many = f" of {len(got)}" if isinstance(got, (tuple, list)) else ""
+        raise Wrong(f"two configs are needed, as in `return dense, experts`, and your function returned a "
+                    f"{type(got).__name__}{many}")
+    dense, experts = (_config(place, config) for place, config in zip(("first", "second"), got))
+    if dense.n_moe_layers and not experts.n_moe_layers:
+        raise Wrong("the two are the wrong way round: the dense one comes first, the one with experts second")
+    if dense.n_moe_layers:
+        raise Wrong("the first config is not dense: it has experts, of which a token visits a few. GPT-3 has none")
+    if experts.moe is None:
+        raise Wrong("the second config has no experts: its moe is None. DeepSeek-V3 has some")
+    if not experts.n_moe_layers:
+        raise Wrong(f"the second config has no block with experts: all of its {experts.n_layers} come first, and "
+                    f"first_k_dense keeps the first {experts.moe.first_k_dense} dense")
+    if experts.moe.n_experts_per_token == experts.moe.n_routed_experts:
+        raise Wrong(f"in the second config a token visits all {experts.moe.n_routed_experts} experts, so none of them "
+                    "rests: n_experts_per_token should be far below n_routed_experts")
+    counts = [_about_a_trillion(*named) for named in (("dense", dense), ("experts", experts))]
+    totals, active = [[getattr(count, kind) for count in counts] for kind in ("total", "active")]
+    kept = [accounting.human_bytes(accounting.cache_bytes_per_token(config)) for config in (dense, experts)]
+    return (f"{totals[0]:,} and {totals[1]:,} parameters, the same size. But for each token the dense model works with "
+            f"{accounting.human_count(active[0])} of them and the other with {accounting.human_count(active[1])}: "
+            f"{accounting.ratio(active[0], active[1])} times fewer. In the cache a token leaves {kept[0]} in the dense "
+            f"one and {kept[1]} in the other, at 2 bytes a number")
+
+
+def _config(place: str, config) -> ModelConfig:
+    if isinstance(config, ModelConfig):
+        return config
+    if isinstance(config, str):
+        hint = "A name becomes a config with ModelConfig.preset(name)."
+    elif isinstance(config, Part):
+        hint = "That is one part of a config; put it back into the whole, as in whole.replace(moe=part)."
+    elif isinstance(config, (int, float, accounting.Parameters)):
+        hint = "Return the config itself; the check counts its parameters."
+    else:
+        hint = "Start from a preset and change it with .replace."
+    raise Wrong(f"the {place} result should be a ModelConfig, and yours is a {type(config).__name__}. {hint}")
+
+
+def _about_a_trillion(name: str, config: ModelConfig) -> accounting.Parameters:
+    """The config's parameters. Wrong if they are not about 10^12, or are mostly vocabulary."""
+    count = accounting.count_parameters(config)
+    tables = sum(count.by_part.get(part, 0) for part in ("token embedding", "position embedding", "output head"))
+    if 2 * tables > count.total:
+        raise Wrong(f"{accounting.percent(tables, count.total)} of {name} are embeddings and output head: a book of "
+                    "tokens and no train. Let the blocks grow, and keep vocabulary and context as they are")
+    off = count.total - TRILLION
+    if SPARE * abs(off) > TRILLION:
+        distance = f"{100 * abs(off) / TRILLION:,.2f} % {'more' if off > 0 else 'less'} than 10^12"
+        raise Wrong(f"{name} has {count.total:,} parameters, {distance}; up to 2 % would do. "
+                    f"{_why_not_a_trillion(config, count)}".rstrip())
+    return count
+
+
+def _why_not_a_trillion(config: ModelConfig, count: accounting.Parameters) -> str:
+    def near(number: int, aim: int) -> bool:
+        return SPARE * abs(number - aim) <= aim
+
+    if near(count.total, 2**40):
+        return "Is 1 T taken as 2^40? A trillion parameters are 10^12."
+    if near(count.total, 10**9):
+        return "That is a billion; a trillion is a thousand times that."
+    if count.active != count.total and near(count.active, TRILLION):
+        return "Its active parameters are 10^12. Wanted is the total: all experts, whether a token visits them or not."
+    mine, v3 = config.to_dict(), ModelConfig.preset("deepseek-v3").to_dict()
+    changed = {field for field in v3 if mine[field] != v3[field]}
+    if changed == {"feed_forward"}:
+        return "feed_forward is the network of the dense first blocks; in the others the experts' d_expert counts."
+    if changed == {"moe"} and config.moe and {**mine["moe"], "n_experts_per_token": 8} == v3["moe"]:
+        return "n_experts_per_token says how many experts a token visits: that moves the active parameters alone."
+    a, d, d_ff = config.attention, config.d_model, config.feed_forward.d_ff
+    if config.moe is None and config.feed_forward.activation == "gelu" and d_ff != 4 * d:
+        return (f"replace changes what it is told, no more: d_model is {d:,} and feed_forward.d_ff {d_ff:,}. In GPT-3 "
+                f"it is 4 times d_model, and all heads together (here {a.n_heads} of {config.head_dim}) are as wide.")
+    return ""

@@ -28,47 +28,45 @@ def sample(model: LanguageModel, prompt: str) -> str:
     return course.decode(ids[0].tolist())
 
 
-def describe(model: LanguageModel, recipe: Recipe, result: Result, corpus: data.Corpus) -> dict:
+def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.TokenText) -> dict:
     """The card of one model, measured on the model as read back from its file."""
-    course = tokenizer.get("course")
-    train_tokens, held_out_tokens = data.tokens(corpus, course)
-    held_out_bytes = data.held_out_bytes(corpus)
     counts = accounting.count_parameters(model.config)
     return {
         "config": model.config.to_dict(),
-        "tokenizer": course.name,
-        "corpus": corpus.name,
+        "tokenizer": tokenizer.get("course").name,
+        "corpus": text.name,
         "recipe": asdict(recipe),
         "parameters": counts.total,
         "active_parameters": counts.active,
         "tokens_read": recipe.tokens,
-        "epochs": round(recipe.tokens / len(train_tokens), 2),
+        "epochs": round(recipe.tokens / len(text.train), 2),
         "best_step": result.best_step,
         "minutes": round(result.seconds / 60, 1),
         "machine": f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: {torch.get_num_threads()}",
-        "held_out_bytes": held_out_bytes,
-        "bits_per_byte": round(bits_per_byte(model, *data.windows(held_out_tokens, recipe.context), held_out_bytes), 4),
+        "held_out_bytes": text.held_out_bytes,
+        "bits_per_byte": round(bits_per_byte(model, *data.windows(text.held_out, recipe.context),
+                                             text.held_out_bytes), 4),
         "samples": [sample(model, prompt) for prompt in PROMPTS],
         "curve": result.curve,
     }
 
 
-def write_mini(folder: Path, recipe: Recipe, result: Result, corpus: data.Corpus) -> None:
+def write_mini(folder: Path, recipe: Recipe, result: Result, text: data.TokenText) -> None:
     """model.safetensors, card.json and README.md of one model."""
     save_weights(folder / "model.safetensors", {"": result.model})
     stored = load_weights(folder / "model.safetensors", result.model.config)
-    about = describe(stored, recipe, result, corpus)
+    about = describe(stored, recipe, result, text)
     _write_json(folder / "card.json", about)
     (folder / "README.md").write_text(mini_card(recipe.preset, about), encoding="utf-8", newline="\n")
 
 
-def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], corpus: data.Corpus) -> None:
+def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], text: data.TokenText) -> None:
     """The same for many models in one file."""
     save_weights(folder / "model.safetensors", {recipe.preset: result.model for recipe, result in runs})
     models = {}
     for recipe, result in runs:
         stored = load_weights(folder / "model.safetensors", result.model.config, recipe.preset)
-        models[recipe.preset] = describe(stored, recipe, result, corpus)
+        models[recipe.preset] = describe(stored, recipe, result, text)
     _write_json(folder / "card.json", {"models": models})
     (folder / "README.md").write_text(grid_card(models), encoding="utf-8", newline="\n")
 

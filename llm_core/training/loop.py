@@ -1,11 +1,18 @@
-"""The training loop: a batch, the loss, the gradient, one step of AdamW; now and then a look at held-out text."""
+"""The training loop: a batch, the loss, the gradient, one step of AdamW; now and then a look at held-out text.
+
+A run can be stopped at any moment and goes on exactly: its state is everything that decides the next step, and the
+batches depend on the step alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +20,14 @@ from torch import Tensor
 from llm_core import presets
 from llm_core.data import batch_at
 from llm_core.model import LanguageModel
+from llm_core.moe import Routing
+from llm_core.mtp import mtp_loss
+from llm_core.training import checkpoints
 from llm_core.training.evaluate import bits_per_byte
+from llm_core.training.log import Log
 from llm_core.training.recipe import Recipe
+
+LOG_EVERY = 10  # steps between two lines of the log
 
 
 @dataclass
@@ -28,6 +41,16 @@ class Result:
     seconds: float = 0.0
 
 
+@dataclass
+class Step:
+    """What one step measured: the main model's loss, before the step, in nats a token; the weighted loss of the MTP
+    modules, 0 without them; the norm of the gradient before clipping."""
+
+    loss: float
+    mtp_loss: float
+    gradient_norm: float
+
+
 def build_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.AdamW:
     """Weight decay on matrices only: norms and biases have no reason to be small."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -38,44 +61,150 @@ def build_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def train_step(model: LanguageModel, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor,
-               recipe: Recipe, step: int) -> float:
-    """One step on inputs and targets [B, T]; returns the loss before it, in nats a token."""
+               recipe: Recipe, step: int) -> Step:
+    """One step on inputs and targets [B, T], in `accumulate` parts of equal size."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate_at(step)
-    out = model(inputs)
-    loss = F.cross_entropy(out.logits.flatten(0, 1), targets.flatten())
     optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    losses, routings = [], []
+    for x, y in zip(inputs.chunk(recipe.accumulate), targets.chunk(recipe.accumulate), strict=True):
+        loss, further, routing = losses_of(model, x, y, recipe)
+        ((loss + further) / recipe.accumulate).backward()
+        losses.append((loss.item(), further.item()))
+        routings.append(routing)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
-    model.update_router_biases(out.routing, recipe.bias_update_speed)
-    return loss.item()
+    model.update_router_biases([together(parts) for parts in zip(*routings, strict=True)], recipe.bias_update_speed)
+    main, further = (sum(part) / len(losses) for part in zip(*losses))
+    return Step(main, further, norm.item())
 
 
-def train(recipe: Recipe, train_tokens: Tensor, held_out: tuple[Tensor, Tensor], held_out_bytes: int,
-          report: Callable[[dict], None] = lambda row: None) -> Result:
+def losses_of(model: LanguageModel, inputs: Tensor, targets: Tensor, recipe: Recipe
+              ) -> tuple[Tensor, Tensor, list[Routing]]:
+    """The main loss, the weighted MTP loss (0 without modules), and what the routers chose, MTP's last."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        out = model(inputs)
+        loss = F.cross_entropy(out.logits.flatten(0, 1).float(), targets.flatten())
+        if not len(model.mtp):
+            return loss, loss.new_zeros(()), out.routing
+        ahead = model.predict_ahead(out.hidden, inputs)
+        routing = [*out.routing, *(depth.routing for depth in ahead if depth.routing is not None)]
+        return loss, mtp_loss(ahead, targets, recipe.mtp_weight), routing
+
+
+def together(parts: list[Routing]) -> Routing:
+    """One router's choices over all parts of a batch."""
+    return Routing(*(torch.cat([getattr(part, name) for part in parts]) for name in ("experts", "weights", "scores")))
+
+
+class Run:
+    """A run between two steps. `state` and `restore` hold everything that decides how it goes on."""
+
+    def __init__(self, recipe: Recipe, model: LanguageModel):
+        self.recipe, self.model = recipe, model
+        self.optimizer = build_optimizer(model, recipe)
+        self.result = Result(model)
+        self.best: dict[str, Tensor] = {}
+        self.step, self.losses = 0, []  # losses since the last look at held-out text
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """Tensors and facts. Random numbers matter too: dropout draws them."""
+        names = {p: name for name, p in self.model.named_parameters()}
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        for p, of in self.optimizer.state.items():
+            tensors |= {f"optimizer/{names[p]}/{key}": torch.as_tensor(value) for key, value in of.items()}
+        tensors["random"] = torch.get_rng_state()
+        r = self.result
+        return tensors, {"recipe": asdict(self.recipe), "step": self.step, "losses": self.losses, "curve": r.curve,
+                         "best_step": r.best_step, "best_bits_per_byte": r.best_bits_per_byte, "seconds": r.seconds}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict) -> None:
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(part("model/"))
+        self.best = part("best/")
+        for name, p in self.model.named_parameters():
+            self.optimizer.state[p] = part(f"optimizer/{name}/")
+        torch.set_rng_state(tensors["random"])
+        self.step, self.losses, r = facts["step"], facts["losses"], self.result
+        r.curve, r.best_step, r.best_bits_per_byte, r.seconds = (
+            facts[key] for key in ("curve", "best_step", "best_bits_per_byte", "seconds"))
+
+    def evaluate(self, held_out: tuple[Tensor, Tensor], held_out_bytes: int) -> dict:
+        """A row of the curve; the weights are remembered if they are the best so far."""
+        held, r = bits_per_byte(self.model, *held_out, held_out_bytes), self.result
+        if held < r.best_bits_per_byte:
+            r.best_bits_per_byte, r.best_step = held, self.step
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        r.curve.append({"step": self.step, "train_loss": round(sum(self.losses) / len(self.losses), 4),
+                        "bits_per_byte": round(held, 4)})
+        self.losses = []
+        return r.curve[-1]
+
+
+def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Tensor, Tensor], held_out_bytes: int,
+          report: Callable[[dict], None] = lambda row: None, *, folder: Path | None = None,
+          checkpoint_every: int = 200) -> Result:
     """Train the recipe's preset. Over-fitting sets in on a small corpus, so the best weights are kept, not the last.
 
-    train_tokens [N]; held_out: inputs and targets of data.windows. report gets each row of the curve.
+    train_tokens [N]; held_out: inputs and targets of data.windows. report gets each row of the curve, and {"step": n}
+    after every step. folder: where log and checkpoints go; a run that was stopped there goes on from its last one.
+    ValueError if the folder holds a run of another recipe or text; OSError if a checkpoint cannot be written.
     """
+    batch_at(train_tokens, 0, recipe.batch_size, recipe.context, recipe.seed)  # says so, if the text is too short
     torch.manual_seed(recipe.seed)
-    model = LanguageModel(presets.get(recipe.preset)).train()
-    optimizer = build_optimizer(model, recipe)
-    result, best_weights, losses, start = Result(model), None, [], time.perf_counter()
-    for step in range(recipe.steps):
-        batch = batch_at(train_tokens, step, recipe.batch_size, recipe.context, recipe.seed)
-        losses.append(train_step(model, optimizer, *batch, recipe, step))
-        done = step + 1
-        if done % recipe.evaluate_every == 0 or done == recipe.steps:
-            held = bits_per_byte(model, *held_out, held_out_bytes)
-            if held < result.best_bits_per_byte:
-                result.best_bits_per_byte, result.best_step = held, done
-                best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            result.seconds = time.perf_counter() - start
-            row = {"step": done, "train_loss": round(sum(losses) / len(losses), 4), "bits_per_byte": round(held, 4)}
-            result.curve.append(row)
-            report({**row, "seconds": round(result.seconds)})
-            losses = []
-    model.load_state_dict(best_weights)
-    model.eval()
-    return result
+    run = Run(recipe, LanguageModel(presets.get(recipe.preset)).train())
+    log, text = Log(folder / "log.csv" if folder else None), fingerprint(train_tokens)
+    if folder:
+        resume(run, folder / "checkpoints", text)
+    log.rewind(run.step)
+    before, began = run.result.seconds, time.perf_counter()
+    while run.step < recipe.steps:
+        batch = batch_at(train_tokens, run.step, recipe.batch_size, recipe.context, recipe.seed)
+        measured = train_step(run.model, run.optimizer, *batch, recipe, run.step)
+        run.losses.append(measured.loss)
+        run.step += 1
+        last = run.step == recipe.steps
+        run.result.seconds = before + time.perf_counter() - began
+        if run.step % LOG_EVERY == 0 or last:
+            log.write({"step": run.step, "loss": round(measured.loss, 4),
+                       "mtp_loss": round(measured.mtp_loss, 4) if len(run.model.mtp) else "",
+                       "learning_rate": f"{recipe.learning_rate_at(run.step - 1):.4g}",
+                       "gradient_norm": round(measured.gradient_norm, 4), "seconds": round(run.result.seconds, 1),
+                       "tokens": run.step * recipe.batch_size * recipe.context})
+        if run.step % recipe.evaluate_every == 0 or last:
+            report({**run.evaluate(held_out, held_out_bytes), "seconds": round(run.result.seconds), "model": run.model})
+        else:
+            report({"step": run.step})
+        if folder and (run.step % checkpoint_every == 0 or last):
+            tensors, facts = run.state()
+            checkpoints.save(folder / "checkpoints", run.step, tensors, {**facts, "text": text})
+    run.model.load_state_dict(run.best)
+    run.model.eval()
+    return run.result
+
+
+def resume(run: Run, folder: Path, text: str) -> None:
+    """Go on from the last checkpoint in the folder, if there is one. ValueError if it is of another run."""
+    found = checkpoints.latest(folder)
+    if found is None:
+        return
+    tensors, facts = found
+    mine = {**asdict(run.recipe), "betas": list(run.recipe.betas)}
+    other = {name: facts["recipe"].get(name) for name in mine if facts["recipe"].get(name) != mine[name]}
+    if other:
+        name, value = next(iter(other.items()))
+        raise ValueError(f"{folder.parent} holds a run with {name} {value}, and this one has {mine[name]}; "
+                         "go on with that one's settings, or name another folder with --out")
+    if facts["text"] != text:
+        raise ValueError(f"{folder.parent} holds a run on another text; go on with that one's --data, or name another "
+                         "folder with --out")
+    run.restore(tensors, facts)
+
+
+def fingerprint(tokens: Tensor | np.ndarray) -> str:
+    """Tells one text from another: a hash of its length and of some of its tokens."""
+    some = tokens[::max(1, len(tokens) // 4096)]
+    return hashlib.sha256(f"{len(tokens)} {some.tolist()}".encode()).hexdigest()[:16]

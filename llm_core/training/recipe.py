@@ -6,14 +6,17 @@ import math
 from dataclasses import dataclass
 
 from llm_core import presets
-from llm_core.validation import real, whole
+from llm_core.validation import divides, one_of, real, whole
 
 
 @dataclass(frozen=True)
 class Recipe:
     """AdamW with warm-up and cosine decay. A step reads batch_size texts of `context` tokens.
 
-    bias_update_speed: V3's gamma, for models whose router has a selection bias (arXiv:2412.19437, section 4.2: 0.001).
+    accumulate: the batch is read in this many parts, whose gradients are added: the same step in less memory.
+    bias_update_speed: V3's gamma, for models whose router has a selection bias (arXiv:2412.19437, section 4.2: 0.001);
+    0 leaves the bias where it is. mtp_weight: V3's lambda, the weight of the MTP loss (0.3, same section).
+    precision: "fp32", or "bf16" for matrix products in 16 bits (autocast) under weights in 32.
     """
 
     preset: str
@@ -29,13 +32,20 @@ class Recipe:
     bias_update_speed: float = 1e-3
     evaluate_every: int = 500
     seed: int = 0
+    accumulate: int = 1
+    mtp_weight: float = 0.3
+    precision: str = "fp32"
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "context", "warmup_steps", "evaluate_every"):
+        for name in ("steps", "batch_size", "context", "warmup_steps", "evaluate_every", "accumulate"):
             whole(name, getattr(self, name))
         whole("seed", self.seed, least=0)
+        divides("accumulate", self.accumulate, "batch_size", self.batch_size)
         for name in ("learning_rate", "final_learning_rate", "clip_norm"):
             real(name, getattr(self, name))
+        for name in ("weight_decay", "bias_update_speed", "mtp_weight"):
+            real(name, getattr(self, name), or_zero=True)
+        one_of("precision", self.precision, ("fp32", "bf16"))
 
     def learning_rate_at(self, step: int) -> float:
         """Up in a straight line for warmup_steps, then down along half a cosine to final_learning_rate."""

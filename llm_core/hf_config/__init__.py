@@ -1,0 +1,11 @@
+"""A Hugging Face config.json in and out: others' names for a model's sizes, and our ModelConfig. Needs no torch.
+
+    from_hf(path_or_dict)    gpt2, llama, qwen2, mistral, mixtral, deepseek, deepseek_v2, deepseek_v3, kimi_k2
+    to_hf(config)            what transformers opens, where it has a class that computes the same
+"""
+
+from llm_core.hf_config.keys import read_json
+from llm_core.hf_config.reading import from_hf
+from llm_core.hf_config.writing import to_hf
+
+__all__ = ["from_hf", "read_json", "to_hf"]
