@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
 
     def _head(self, normed: Tensor) -> Tensor:
         """A tied head is the token embedding, used backwards."""
-        return F.linear(normed, self.token_embedding.weight if self.config.tie_embeddings else self.output_head.weight)
+        return F.linear(normed, self.token_embedding.weight) if self.config.tie_embeddings else self.output_head(normed)
 
     def predict_ahead(self, hidden: Tensor, token_ids: Tensor, depth: int | None = None) -> list[Ahead]:
         """What the MTP modules guess when the text itself is known, as in training: one Ahead for each depth k = 1, 2 …

@@ -25,7 +25,7 @@ norms positions cache > attention feed_forward moe
 attention feed_forward moe > block
 block > mtp
 mtp > model
-model > generation
+model > generation quantization
 attention generation model moe positions > trace
 model sampling > drafts
 drafts generation > speculative

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from llm_core import cache_layout
 from llm_core.config import LatentAttentionConfig, ModelConfig
 from llm_core.validation import instance_of, whole
 
 
-def cache_bytes_per_token(config: ModelConfig, bits: int = 16) -> int:
+def cache_bytes_per_token(config: ModelConfig, bits: int = 16, scale_bits: int = 0) -> int:
     """Bytes that one token leaves in the cache, all layers together, at `bits` bits a number.
 
-    Main model only: extra MTP layers keep a cache of their own. Scales of a quantised cache are not counted. A part of
-    a byte is rounded up. ValueError for bits that are no whole number of at least 1.
+    Main model only: extra MTP layers keep a cache of their own. scale_bits counts the scales of a quantised cache, as
+    in cache_bytes. A part of a byte is rounded up. ValueError for bits that are no whole number of at least 1.
     """
-    return cache_bytes(config, batch=1, tokens=1, bits=bits)
+    return cache_bytes(config, batch=1, tokens=1, bits=bits, scale_bits=scale_bits)
 
 
-def cache_bytes(config: ModelConfig, batch: int, tokens: int, bits: int = 16) -> int:
+def cache_bytes(config: ModelConfig, batch: int, tokens: int, bits: int = 16, scale_bits: int = 0) -> int:
     """Bytes of the cache for `batch` sequences of `tokens` tokens each; rounded up to whole bytes once, at the end.
 
+    scale_bits above 0: a quantised cache, in which each vector (a token's key or value of one head, its latent, its
+    rope key) has a scale of that many bits, and is packed into whole bytes of its own (quantization.cache has 16).
     ValueError for a batch below 1, tokens below 0 or bits below 1, and for anything that is not a whole number.
     """
     _check(config, batch, tokens, bits)
+    whole("scale_bits", scale_bits, least=0)
+    if scale_bits:
+        a_layer = sum(prod(heads) * -(-(width * bits + scale_bits) // 8)
+                      for *heads, width in cache_layout.entry_shapes(config).values())
+        return config.n_layers * batch * tokens * a_layer
     return -(-cache_layout.elements_per_token(config) * batch * tokens * bits // 8)  # minus twice rounds up, exactly
 
 
