@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from llm_core import presets
+from llm_core.attention import build_attention
 from llm_core.attention.causal import causal_attention, causal_mask
+from llm_core.positions import rope_table
 from tests.tiny_configs import build, some_ids
 
 
@@ -47,6 +50,22 @@ def test_naive_and_absorbed_latent_attention_agree(name):
         in_pieces = torch.cat([model(piece, cache).logits for piece in ids.split([25, 1, 14], dim=1)], dim=1)
         torch.testing.assert_close(in_pieces, logits[way], atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(logits[True], logits[False], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("q_lora_rank", [None, 10])
+def test_one_layer_is_the_same_both_ways_to_1e_5(q_lora_rank):
+    """At V3's proportions: 128 of content and 64 of position in a head, a latent of 512, and YaRN."""
+    config = presets.get("deepseek-v3")
+    config = config.replace(d_model=256, attention=config.attention.replace(n_heads=4, q_lora_rank=q_lora_rank))
+    torch.manual_seed(0)
+    layer = build_attention(config).eval()
+    x, rope = torch.randn(2, 50, 256), rope_table(config.rope, config.rope_dim, torch.arange(5000, 5050))
+    out = {}
+    for way in (False, True):
+        layer.absorbed = way
+        out[way] = layer(x, rope)
+    assert out[False].std() > 0.05
+    torch.testing.assert_close(out[True], out[False], atol=1e-5, rtol=0)
 
 
 def test_single_cached_tokens_take_the_absorbed_way():

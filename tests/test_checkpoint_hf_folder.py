@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from llm_core import LanguageModel, load_pretrained, presets
 from llm_core.checkpoint.hf_folder import load_hf, save_hf
-from llm_core.checkpoint.safetensors_files import unscale
 from llm_core.config import FeedForwardConfig, GroupedAttentionConfig, LatentAttentionConfig, ModelConfig, RopeConfig
 from llm_core.hf_config import to_hf
+from llm_core.quantization.fp8 import dequantize_blocks
 from tests.tiny_configs import CONFIGS, build, some_ids
 
 FILE = "model.safetensors"
@@ -141,7 +141,7 @@ def by_blocks(weight):
 @pytest.mark.parametrize("shape", [(128, 128), (576, 2048), (129, 127), (1, 300), (300, 1)])
 def test_scales_of_blocks_that_are_cut_off(shape):
     numbers, scales, meant = by_blocks(torch.randn(shape) * torch.logspace(-3, 3, shape[0])[:, None])
-    assert torch.equal(unscale(numbers, scales), meant)
+    assert torch.equal(dequantize_blocks(numbers, scales), meant)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ model mtp quantization > checkpoint
 checkpoint > pretrained training
 tokenizer > data
 data > token_files
-data token_files > training
+data token_files balancing > training
 accounting > plots
 
 validation > config tokenizer sampling quantization data

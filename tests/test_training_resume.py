@@ -201,7 +201,8 @@ def test_resume_keeps_two_checkpoints(tmp_path):
 
 def test_the_log_is_a_table_that_forgets_what_will_come_again(tmp_path):
     log = Log(tmp_path / "log.csv")
-    row = {"loss": 3.5, "mtp_loss": "", "learning_rate": "1e-3", "gradient_norm": 1.0, "tokens": 7, "seconds": 0.1}
+    row = {"loss": 3.5, "mtp_loss": "", "learning_rate": "1e-3", "gradient_norm": 1.0, "max_violation": "",
+           "tokens": 7, "seconds": 0.1}
     log.rewind(0)
     for step in (10, 20, 30):
         log.write({"step": step, **row})

@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from llm_core.quantization.fp8 import dequantize_blocks
+
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED = ("F32", "BF16", "F16", "F8_E4M3")
 FP8, SCALE = "F8_E4M3", "_scale_inv"  # weight and weight_scale_inv: the factor that gives the numbers back
@@ -126,16 +128,12 @@ class TensorFiles:
                 file, read = self._open(self._file[name]), 0
             numbers = file.get_slice(name)[start:start + step] if shape else file.get_tensor(name)[None]
             read += numbers.nbytes
-            yield start, numbers.float() if scales is None else unscale(numbers, scales[start // BLOCK:])
+            if scales is not None:
+                first = start // BLOCK
+                numbers = dequantize_blocks(numbers, scales[first:first + -(-len(numbers) // BLOCK)], BLOCK)
+            yield start, numbers.float()
             del numbers
 
     def _whole(self, name: str) -> Tensor:
         with self._open(self._file[name]) as file:
             return file.get_tensor(name).float()
-
-
-def unscale(numbers: Tensor, scales: Tensor) -> Tensor:
-    """FP8 numbers [R, C] times the scale of their block, in 32 bits; scales [R / 128, C / 128], rounded up, or more."""
-    R, C = numbers.shape
-    by_row = scales[:-(-R // BLOCK)].repeat_interleave(BLOCK, dim=0)[:R]  # [R, C / 128]
-    return numbers.float() * by_row.repeat_interleave(BLOCK, dim=1)[:, :C]

@@ -6,14 +6,16 @@ import csv
 import os
 from pathlib import Path
 
-COLUMNS = ("step", "loss", "mtp_loss", "learning_rate", "gradient_norm", "tokens", "seconds")
+COLUMNS = ("step", "loss", "mtp_loss", "learning_rate", "gradient_norm", "max_violation", "tokens",
+           "seconds")
 
 
 class Log:
     """Lines are appended as they come. `rewind(step)` forgets what came after a checkpoint that a run goes on from.
 
     loss: the main model's, in nats a token, of that step's batch; mtp_loss: the MTP modules', weighted, empty if there
-    are none; gradient_norm: before clipping; tokens: read so far; seconds: spent in training so far.
+    are none; gradient_norm: before clipping; max_violation: of the experts' load, empty without experts; tokens: read
+    so far; seconds: spent in training so far.
     """
 
     def __init__(self, path: Path | None):

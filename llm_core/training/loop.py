@@ -18,10 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llm_core import presets
+from llm_core.balancing import load, max_violation
+from llm_core.config import ModelConfig
 from llm_core.data import batch_at
 from llm_core.model import LanguageModel
 from llm_core.moe import Routing
 from llm_core.mtp import mtp_loss
+from llm_core.quantization.fp8_training import train_in_fp8
 from llm_core.training import checkpoints
 from llm_core.training.evaluate import bits_per_byte
 from llm_core.training.log import Log
@@ -44,11 +47,13 @@ class Result:
 @dataclass
 class Step:
     """What one step measured: the main model's loss, before the step, in nats a token; the weighted loss of the MTP
-    modules, 0 without them; the norm of the gradient before clipping."""
+    modules, 0 without them; the norm of the gradient before clipping; how uneven the experts' load was in this batch,
+    mean of all routers (balancing.max_violation: 0 is even), None without experts."""
 
     loss: float
     mtp_loss: float
     gradient_norm: float
+    max_violation: float | None = None
 
 
 def build_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.AdamW:
@@ -74,9 +79,11 @@ def train_step(model: LanguageModel, optimizer: torch.optim.Optimizer, inputs: T
         routings.append(routing)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
-    model.update_router_biases([together(parts) for parts in zip(*routings, strict=True)], recipe.bias_update_speed)
+    routing = [together(parts) for parts in zip(*routings, strict=True)]
+    model.update_router_biases(routing, recipe.bias_update_speed)
+    uneven = [max_violation(load(chosen)) for chosen in routing]
     main, further = (sum(part) / len(losses) for part in zip(*losses))
-    return Step(main, further, norm.item())
+    return Step(main, further, norm.item(), sum(uneven) / len(uneven) if uneven else None)
 
 
 def losses_of(model: LanguageModel, inputs: Tensor, targets: Tensor, recipe: Recipe
@@ -146,16 +153,18 @@ class Run:
 
 def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Tensor, Tensor], held_out_bytes: int,
           report: Callable[[dict], None] = lambda row: None, *, folder: Path | None = None,
-          checkpoint_every: int = 200) -> Result:
-    """Train the recipe's preset. Over-fitting sets in on a small corpus, so the best weights are kept, not the last.
+          checkpoint_every: int = 200, config: ModelConfig | None = None) -> Result:
+    """Train the recipe's preset, or `config` if one is given.
 
-    train_tokens [N]; held_out: inputs and targets of data.windows. report gets each row of the curve, and {"step": n}
-    after every step. folder: where log and checkpoints go; a run that was stopped there goes on from its last one.
+    Over-fitting sets in on a small corpus, so the best weights are kept, not the last. train_tokens [N]; held_out:
+    inputs and targets of data.windows. report gets each row of the curve, and {"step": n} after every other step.
+    folder: where log and checkpoints go; a run that was stopped there goes on from its last one.
     ValueError if the folder holds a run of another recipe or text; OSError if a checkpoint cannot be written.
     """
     batch_at(train_tokens, 0, recipe.batch_size, recipe.context, recipe.seed)  # says so, if the text is too short
     torch.manual_seed(recipe.seed)
-    run = Run(recipe, LanguageModel(presets.get(recipe.preset)).train())
+    model = LanguageModel(config or presets.get(recipe.preset)).train()
+    run = Run(recipe, train_in_fp8(model) if recipe.precision == "fp8" else model)
     log, text = Log(folder / "log.csv" if folder else None), fingerprint(train_tokens)
     if folder:
         resume(run, folder / "checkpoints", text)
@@ -169,10 +178,12 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
         last = run.step == recipe.steps
         run.result.seconds = before + time.perf_counter() - began
         if run.step % LOG_EVERY == 0 or last:
+            uneven = measured.max_violation
             log.write({"step": run.step, "loss": round(measured.loss, 4),
                        "mtp_loss": round(measured.mtp_loss, 4) if len(run.model.mtp) else "",
                        "learning_rate": f"{recipe.learning_rate_at(run.step - 1):.4g}",
-                       "gradient_norm": round(measured.gradient_norm, 4), "seconds": round(run.result.seconds, 1),
+                       "gradient_norm": round(measured.gradient_norm, 4), "max_violation":
+                       "" if uneven is None else round(uneven, 4), "seconds": round(run.result.seconds, 1),
                        "tokens": run.step * recipe.batch_size * recipe.context})
         if run.step % recipe.evaluate_every == 0 or last:
             report({**run.evaluate(held_out, held_out_bytes), "seconds": round(run.result.seconds), "model": run.model})

@@ -16,7 +16,7 @@ class Recipe:
     accumulate: the batch is read in this many parts, whose gradients are added: the same step in less memory.
     bias_update_speed: V3's gamma, for models whose router has a selection bias (arXiv:2412.19437, section 4.2: 0.001);
     0 leaves the bias where it is. mtp_weight: V3's lambda, the weight of the MTP loss (0.3, same section).
-    precision: "fp32", or "bf16" for matrix products in 16 bits (autocast) under weights in 32.
+    precision: "fp32"; "bf16", matrix products in 16 bits (autocast) under weights in 32; or "fp8", V3's way, simulated.
     """
 
     preset: str
@@ -45,7 +45,7 @@ class Recipe:
             real(name, getattr(self, name))
         for name in ("weight_decay", "bias_update_speed", "mtp_weight"):
             real(name, getattr(self, name), or_zero=True)
-        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("precision", self.precision, ("fp32", "bf16", "fp8"))
 
     def learning_rate_at(self, step: int) -> float:
         """Up in a straight line for warmup_steps, then down along half a cosine to final_learning_rate."""
