@@ -433,7 +433,8 @@ def test_loading_takes_no_more_memory_than_the_model_and_a_fifth(tmp_path, store
     del model
     needed = []
     for _ in range(3):  # how many of the mapped file's pages count at the peak is the system's choice; so the least
-        done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "big"], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", PEAK, tmp_path / "big"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         before, peak, size = map(int, done.stdout.split())
         assert size > 400e6
         needed.append((peak - before) / size)
