@@ -94,8 +94,10 @@ def _join(documents: list[str], tokenizer: Tokenizer) -> torch.Tensor:
 
 
 def batch_at(tokens: torch.Tensor | np.ndarray, step: int, batch_size: int, context: int,
-             seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+             seed: int, rows: slice = slice(None)) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of one step: inputs [B, T] and targets [B, T], which are the inputs one place further on.
+
+    rows: the part of it that is wanted; only that is read.
 
     It depends on (seed, step) alone, so a run that stops and resumes sees the very batches it would have seen.
     """
@@ -109,10 +111,10 @@ def batch_at(tokens: torch.Tensor | np.ndarray, step: int, batch_size: int, cont
     # Two small numbers become one seed; the large odd factor keeps nearby (seed, step) pairs apart.
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
     starts = torch.randint(room, (batch_size,), generator=generator)
-    places = starts[:, None] + torch.arange(context + 1)  # [B, T + 1]
-    rows = tokens[places] if isinstance(tokens, torch.Tensor) else torch.from_numpy(
+    places = starts[rows, None] + torch.arange(context + 1)  # [B, T + 1]
+    texts = tokens[places] if isinstance(tokens, torch.Tensor) else torch.from_numpy(
         tokens[places.numpy()].astype(np.int64))
-    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    return texts[:, :-1].contiguous(), texts[:, 1:].contiguous()
 
 
 def batches(tokens: torch.Tensor, batch_size: int, context: int, seed: int,

@@ -4,11 +4,13 @@
     python -m llm_core.training --model grid                 all models of the grid
     python -m llm_core.training --model gpt-mini --data my_texts/
     python -m llm_core.training --retrain-all                the shipped files, made again
+    torchrun --nproc-per-node 4 -m llm_core.training …       the same in four processes, see ranks.py
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -19,17 +21,34 @@ from tqdm import tqdm
 from llm_core import data, presets, pretrained, token_files, tokenizer
 from llm_core.training.card import PROMPTS, sample, write_grid, write_mini
 from llm_core.training.loop import Result, train
+from llm_core.training.ranks import Ranks, gathered, lost, start
 from llm_core.training.recipe import RECIPES, Recipe
 
 SETTINGS = ("steps", "batch_size", "context", "learning_rate", "warmup_steps", "evaluate_every", "seed", "accumulate",
             "mtp_weight", "precision")  # of the recipe, that the command line may change
 
 
-def read(source: str | None, folder: Path) -> data.TokenText:
+def read(source: str | None, folder: Path, ranks: Ranks) -> data.TokenText:
     """The text to learn from: the plays, or any source, whose tokens are kept in the folder."""
     course = tokenizer.get("course")
     if source is None:
         return data.tokenized(data.shakespeare(), course)
+    if not ranks.first:
+        ranks.agree("")  # the first one makes the files
+        return token_files.prepare(source, course, folder)
+    problem = ""
+    try:
+        return _prepare(source, course, folder)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+        raise
+    finally:
+        if ranks.size > 1:
+            with contextlib.suppress(OSError):
+                ranks.agree(problem)
+
+
+def _prepare(source: str, course: tokenizer.Tokenizer, folder: Path) -> data.TokenText:
     with tqdm(unit="B", unit_scale=True, desc="reading text", leave=False) as bar:
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -37,11 +56,13 @@ def read(source: str | None, folder: Path) -> data.TokenText:
         return token_files.prepare(source, course, folder, progress)
 
 
-def train_one(recipe: Recipe, text: data.TokenText, folder: Path, checkpoint_every: int) -> Result:
+def train_one(recipe: Recipe, text: data.TokenText, folder: Path, checkpoint_every: int, ranks: Ranks) -> Result:
     """Train with a progress bar; a line and a sample for each look at held-out text. Log and checkpoints: in folder."""
     held_out = data.windows(text.held_out, recipe.context)
-    with tqdm(total=recipe.steps, unit="step", desc=recipe.preset) as bar:
+    with tqdm(total=recipe.steps, unit="step", desc=recipe.preset, disable=not ranks.first) as bar:
         def report(row: dict) -> None:
+            if not ranks.first:
+                return
             if bar.n == 0 and row["step"] > 1:
                 bar.initial = row["step"] - 1  # a run that goes on: its speed counts from here
                 bar.write(f"{recipe.preset}: going on from step {bar.initial}")
@@ -53,18 +74,25 @@ def train_one(recipe: Recipe, text: data.TokenText, folder: Path, checkpoint_eve
                 with (folder / "samples.txt").open("a", encoding="utf-8", newline="\n") as file:
                     file.write(f"--- step {row['step']}\n{sample(row['model'], PROMPTS[0])}\n\n")
         return train(recipe, text.train, held_out, text.held_out_bytes, report, folder=folder,
-                     checkpoint_every=checkpoint_every)
+                     checkpoint_every=checkpoint_every, ranks=ranks)
 
 
-def run(model: str, text: data.TokenText, out: Path, work: Path, changes: dict, checkpoint_every: int) -> None:
+def run(model: str, text: data.TokenText, out: Path, work: Path, changes: dict, checkpoint_every: int,
+        ranks: Ranks) -> None:
     """Train into the folder `work`, and write what is to be kept into `out`."""
+    names = presets.grid_names() if model == pretrained.GRID else [model]
+    recipes = [dataclasses.replace(RECIPES[name], **changes) for name in names]
+    done = [(recipe, train_one(recipe, text, work / recipe.preset if len(names) > 1 else work, checkpoint_every, ranks))
+            for recipe in recipes]
+    if ranks.way == "fsdp" and ranks.size > 1:
+        for _, result in done:
+            result.model = gathered(result.model)
+    if not ranks.first:
+        return
     if model == pretrained.GRID:
-        recipes = [dataclasses.replace(RECIPES[name], **changes) for name in presets.grid_names()]
-        write_grid(out, [(recipe, train_one(recipe, text, work / recipe.preset, checkpoint_every))
-                         for recipe in recipes], text)
+        write_grid(out, done, text)
     else:
-        recipe = dataclasses.replace(RECIPES[model], **changes)
-        write_mini(out, recipe, train_one(recipe, text, work, checkpoint_every), text)
+        write_mini(out, *done[0], text)
     print(f"wrote {out}")
 
 
@@ -75,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
                                   "Hugging Face hub; without it, Shakespeare's plays")
     p.add_argument("--out", type=Path, help="folder to write; runs/MODEL if not given")
     p.add_argument("--threads", type=int, help="processor threads; all if not given")
+    p.add_argument("--parallel", default="ddp", help="under torchrun: ddp, every process holds the model (default), or "
+                                                     "fsdp, it is split between them")
     p.add_argument("--checkpoint-every", type=int, default=200, help="steps between two checkpoints (default 200)")
     p.add_argument("--retrain-all", action="store_true", help="make the shipped files again, in their place")
     settings = p.add_argument_group("what the recipe may have otherwise")
@@ -95,23 +125,35 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     changes = {key: value for key in SETTINGS if (value := getattr(options, key)) is not None}
+    ranks = Ranks()
     try:
+        ranks = start(options.parallel)
         for recipe in RECIPES.values():  # says so, before anything is read or written, if the settings cannot be
             dataclasses.replace(recipe, **changes)
         if options.retrain_all:
-            text = read(options.data, Path("runs") / "retrain" / "tokens")
+            text = read(options.data, Path("runs") / "retrain" / "tokens", ranks)
             for model in (*presets.mini_names(), pretrained.GRID):
                 work = Path("runs") / "retrain" / model
-                run(model, text, pretrained.FOLDER / model, work, changes, options.checkpoint_every)
+                run(model, text, pretrained.FOLDER / model, work, changes, options.checkpoint_every, ranks)
         else:
             out = options.out or Path("runs") / options.model
-            run(options.model, read(options.data, out / "tokens"), out, out, changes, options.checkpoint_every)
+            text = read(options.data, out / "tokens", ranks)
+            run(options.model, text, out, out, changes, options.checkpoint_every, ranks)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        if ranks.first:
+            print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        if ranks.first:
+            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if ranks.size == 1 or not lost(error):
+            raise
+        print(f"process {ranks.rank} of {ranks.size}: another process of this run is gone, so it ends; the same "
+              "command goes on from the last checkpoint", file=sys.stderr, flush=True)
+        return 1
+    ranks.close()
     return 0
 
 

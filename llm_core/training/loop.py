@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from llm_core import presets
 from llm_core.balancing import load, max_violation
@@ -28,8 +29,10 @@ from llm_core.quantization.fp8_training import train_in_fp8
 from llm_core.training import checkpoints
 from llm_core.training.evaluate import bits_per_byte
 from llm_core.training.log import Log
+from llm_core.training.ranks import Ranks, fill, whole
 from llm_core.training.recipe import Recipe
 
+ALONE = Ranks()
 LOG_EVERY = 10  # steps between two lines of the log
 
 
@@ -65,24 +68,39 @@ def build_optimizer(model: LanguageModel, recipe: Recipe) -> torch.optim.AdamW:
                              lr=recipe.learning_rate, betas=recipe.betas, fused=True)
 
 
+class Objective(nn.Module):
+    """What is minimised, as a module, so that several ranks can share it: forward(inputs, targets) gives losses_of."""
+
+    def __init__(self, model: LanguageModel, recipe: Recipe):
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Routing]]:
+        return losses_of(self.model, inputs, targets, self.recipe)
+
+
 def train_step(model: LanguageModel, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor,
-               recipe: Recipe, step: int) -> Step:
-    """One step on inputs and targets [B, T], in `accumulate` parts of equal size."""
+               recipe: Recipe, step: int, objective: nn.Module | None = None, ranks: Ranks = ALONE) -> Step:
+    """One step on inputs and targets [B, T], in `accumulate` parts of equal size.
+
+    With ranks, these are this rank's rows, and the objective is the model's as ranks.spread made it.
+    """
+    objective = objective or Objective(model, recipe)
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate_at(step)
     optimizer.zero_grad()
     losses, routings = [], []
     for x, y in zip(inputs.chunk(recipe.accumulate), targets.chunk(recipe.accumulate), strict=True):
-        loss, further, routing = losses_of(model, x, y, recipe)
+        loss, further, routing = objective(x, y)
         ((loss + further) / recipe.accumulate).backward()
         losses.append((loss.item(), further.item()))
         routings.append(routing)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm))
     optimizer.step()
-    routing = [together(parts) for parts in zip(*routings, strict=True)]
+    routing = [together(parts, ranks) for parts in zip(*routings, strict=True)]
     model.update_router_biases(routing, recipe.bias_update_speed)
     uneven = [max_violation(load(chosen)) for chosen in routing]
-    main, further = (sum(part) / len(losses) for part in zip(*losses))
+    main, further = ranks.mean([sum(part) / len(losses) for part in zip(*losses)])
     return Step(main, further, norm.item(), sum(uneven) / len(uneven) if uneven else None)
 
 
@@ -99,29 +117,34 @@ def losses_of(model: LanguageModel, inputs: Tensor, targets: Tensor, recipe: Rec
         return loss, mtp_loss(ahead, targets, recipe.mtp_weight), routing
 
 
-def together(parts: list[Routing]) -> Routing:
-    """One router's choices over all parts of a batch."""
-    return Routing(*(torch.cat([getattr(part, name) for part in parts]) for name in ("experts", "weights", "scores")))
+def together(parts: list[Routing], ranks: Ranks) -> Routing:
+    """One router's choices over all parts of a batch, on all ranks."""
+    return Routing(*(ranks.joined(torch.cat([getattr(part, name).detach() for part in parts]))
+                     for name in ("experts", "weights", "scores")))
 
 
 class Run:
     """A run between two steps. `state` and `restore` hold everything that decides how it goes on."""
 
-    def __init__(self, recipe: Recipe, model: LanguageModel):
-        self.recipe, self.model = recipe, model
+    def __init__(self, recipe: Recipe, model: LanguageModel, ranks: Ranks = ALONE):
+        self.recipe, self.model, self.ranks = recipe, model, ranks
+        blocks = [*model.blocks, *(module.block for module in model.mtp)]
+        self.objective = ranks.spread(Objective(model, recipe), model, blocks)
         self.optimizer = build_optimizer(model, recipe)
         self.result = Result(model)
         self.best: dict[str, Tensor] = {}
         self.step, self.losses = 0, []  # losses since the last look at held-out text
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        """Tensors and facts. Random numbers matter too: dropout draws them."""
+        """Tensors and facts. Random numbers matter too: dropout draws them, on each rank its own."""
+        self.settle()
         names = {p: name for name, p in self.model.named_parameters()}
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for p, of in self.optimizer.state.items():
             tensors |= {f"optimizer/{names[p]}/{key}": torch.as_tensor(value) for key, value in of.items()}
-        tensors["random"] = torch.get_rng_state()
+        tensors = {name: whole(tensor) for name, tensor in tensors.items()}
+        tensors["random"] = self.ranks.joined(torch.get_rng_state()[None].to(self.ranks.device))  # [ranks, bytes]
         r = self.result
         return tensors, {"recipe": asdict(self.recipe), "step": self.step, "losses": self.losses, "curve": r.curve,
                          "best_step": r.best_step, "best_bits_per_byte": r.best_bits_per_byte, "seconds": r.seconds}
@@ -130,21 +153,40 @@ class Run:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-        self.model.load_state_dict(part("model/"))
+        for name, place in self.model.state_dict().items():
+            fill(place, tensors[f"model/{name}"])
         self.best = part("best/")
         for name, p in self.model.named_parameters():
-            self.optimizer.state[p] = part(f"optimizer/{name}/")
-        torch.set_rng_state(tensors["random"])
+            self.optimizer.state[p] = {}
+            for key, numbers in part(f"optimizer/{name}/").items():
+                place = torch.zeros_like(p) if numbers.shape == p.shape else torch.zeros_like(numbers)
+                fill(place, numbers)
+                self.optimizer.state[p][key] = place.detach()
+        if len(tensors["random"]) > self.ranks.rank:
+            torch.set_rng_state(tensors["random"][self.ranks.rank].cpu())
+        else:  # there were fewer ranks before
+            torch.manual_seed(self.recipe.seed + 1000 * facts["step"] + self.ranks.rank)
         self.step, self.losses, r = facts["step"], facts["losses"], self.result
         r.curve, r.best_step, r.best_bits_per_byte, r.seconds = (
             facts[key] for key in ("curve", "best_step", "best_bits_per_byte", "seconds"))
 
+    def settle(self) -> None:
+        """Split again what a forward pass without a backward one has left whole (FSDP)."""
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()
+
     def evaluate(self, held_out: tuple[Tensor, Tensor], held_out_bytes: int) -> dict:
         """A row of the curve; the weights are remembered if they are the best so far."""
-        held, r = bits_per_byte(self.model, *held_out, held_out_bytes), self.result
+        own = [part[self.ranks.rank::self.ranks.size].to(self.ranks.device) for part in held_out]
+        lacking = -(-len(held_out[0]) // self.ranks.size) - len(own[0])  # the ranks' forward passes must go together
+        if lacking:
+            own = [torch.cat([own[0], torch.zeros_like(own[0][:1])]),
+                   torch.cat([own[1], torch.full_like(own[1][:1], -100)])]
+        held, r = self.ranks.mean([bits_per_byte(self.model, *own, held_out_bytes)])[0] * self.ranks.size, self.result
+        self.settle()
         if held < r.best_bits_per_byte:
             r.best_bits_per_byte, r.best_step = held, self.step
-            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {name: whole(tensor).clone() for name, tensor in self.model.state_dict().items()}
         r.curve.append({"step": self.step, "train_loss": round(sum(self.losses) / len(self.losses), 4),
                         "bits_per_byte": round(held, 4)})
         self.losses = []
@@ -153,7 +195,7 @@ class Run:
 
 def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Tensor, Tensor], held_out_bytes: int,
           report: Callable[[dict], None] = lambda row: None, *, folder: Path | None = None,
-          checkpoint_every: int = 200, config: ModelConfig | None = None) -> Result:
+          checkpoint_every: int = 200, config: ModelConfig | None = None, ranks: Ranks = ALONE) -> Result:
     """Train the recipe's preset, or `config` if one is given.
 
     Over-fitting sets in on a small corpus, so the best weights are kept, not the last. train_tokens [N]; held_out:
@@ -161,18 +203,22 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
     folder: where log and checkpoints go; a run that was stopped there goes on from its last one.
     ValueError if the folder holds a run of another recipe or text; OSError if a checkpoint cannot be written.
     """
+    rows = ranks.mine(recipe.batch_size)
     batch_at(train_tokens, 0, recipe.batch_size, recipe.context, recipe.seed)  # says so, if the text is too short
     torch.manual_seed(recipe.seed)
-    model = LanguageModel(config or presets.get(recipe.preset)).train()
-    run = Run(recipe, train_in_fp8(model) if recipe.precision == "fp8" else model)
-    log, text = Log(folder / "log.csv" if folder else None), fingerprint(train_tokens)
+    model = LanguageModel(config or presets.get(recipe.preset)).train().to(ranks.device)
+    run = Run(recipe, train_in_fp8(model) if recipe.precision == "fp8" else model, ranks)
+    if ranks.rank:
+        torch.manual_seed(recipe.seed + ranks.rank)  # the same model everywhere, but dropout of one's own
+    log, text = Log(folder / "log.csv" if folder and ranks.first else None), fingerprint(train_tokens)
     if folder:
         resume(run, folder / "checkpoints", text)
     log.rewind(run.step)
     before, began = run.result.seconds, time.perf_counter()
     while run.step < recipe.steps:
-        batch = batch_at(train_tokens, run.step, recipe.batch_size, recipe.context, recipe.seed)
-        measured = train_step(run.model, run.optimizer, *batch, recipe, run.step)
+        batch = batch_at(train_tokens, run.step, recipe.batch_size, recipe.context, recipe.seed, rows)
+        measured = train_step(run.model, run.optimizer, *(part.to(ranks.device) for part in batch), recipe, run.step,
+                              run.objective, ranks)
         run.losses.append(measured.loss)
         run.step += 1
         last = run.step == recipe.steps
@@ -191,10 +237,22 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
             report({"step": run.step})
         if folder and (run.step % checkpoint_every == 0 or last):
             tensors, facts = run.state()
-            checkpoints.save(folder / "checkpoints", run.step, tensors, {**facts, "text": text})
-    run.model.load_state_dict(run.best)
+            save(ranks, folder / "checkpoints", run.step, tensors, {**facts, "text": text})
+    for name, place in run.model.state_dict().items():
+        fill(place, run.best[name])
     run.model.eval()
     return run.result
+
+
+def save(ranks: Ranks, folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> None:
+    """The first rank writes; if it cannot, all of them stop."""
+    problem = ""
+    if ranks.first:
+        try:
+            checkpoints.save(folder, step, {name: tensor.cpu() for name, tensor in tensors.items()}, facts)
+        except OSError as error:
+            problem = str(error)
+    ranks.agree(problem)
 
 
 def resume(run: Run, folder: Path, text: str) -> None:

@@ -1,0 +1,126 @@
+"""Training in several processes ("ranks"): the same command under torchrun, on one machine or many.
+
+    torchrun --nproc-per-node 4 -m llm_core.training --model deepseek-mini
+
+Every rank holds the model, reads its own part of each batch, and averages its gradients with the others' (data
+parallelism, PyTorch's DDP). With `--parallel fsdp` the parameters, gradients and optimiser states are split between the
+ranks too, and each layer is put together only while it is used (PyTorch's fully_shard). Either way a step is the step
+that one process would do on the whole batch. NCCL carries the messages where there are GPUs, gloo elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from llm_core.model import LanguageModel
+from llm_core.validation import one_of
+
+WAYS = ("ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size`, or alone. way: how the model is spread over them."""
+
+    rank: int = 0
+    size: int = 1
+    way: str = "ddp"
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        """Whether this one speaks for all: prints, and writes files."""
+        return self.rank == 0
+
+    def spread(self, objective: nn.Module, model: nn.Module, blocks: Iterable[nn.Module]) -> nn.Module:
+        """The objective, whose forward gives the model's loss, such that gradients become the mean over all ranks."""
+        if self.size == 1:
+            return objective
+        if self.way == "fsdp":
+            for block in blocks:  # one block at a time is whole; what is left goes with the model itself
+                fully_shard(block)
+            fully_shard(model)
+            return objective
+        return DistributedDataParallel(objective)
+
+    def mine(self, rows: int) -> slice:
+        """Which rows of a batch are this rank's."""
+        if rows % self.size:
+            raise ValueError(f"a batch of {rows} texts cannot be shared by {self.size} processes; nearest that can: "
+                             f"{max(1, rows // self.size) * self.size}")
+        return slice(self.rank, None, self.size)
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """Of each number the mean over all ranks."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return (total / self.size).tolist()
+
+    def joined(self, tensor: Tensor) -> Tensor:
+        """All ranks' tensors of one shape, one behind the other along dimension 0."""
+        if self.size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def agree(self, problem: str) -> None:
+        """OSError on every rank if the first one has a problem to tell; the others wait here until it has decided."""
+        failed = self.mean([float(bool(problem))])[0] > 0
+        if failed:
+            raise OSError(problem or "the first process could not write, and says why")
+
+    def close(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def start(way: str = "ddp") -> Ranks:
+    """Join the other processes if torchrun started us. ValueError for another way."""
+    one_of("parallel", way, WAYS)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if gpu else "gloo")
+    return Ranks(dist.get_rank(), size, way, device)
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether an error of the messaging says that another process is gone."""
+    return any(word in str(error) for word in ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
+                                               "Timed out waiting", "NCCL"))
+
+
+def gathered(model: LanguageModel) -> LanguageModel:
+    """A model of one's own with the numbers of one that is split between ranks. All ranks must call it."""
+    out = LanguageModel.unfilled(model.config)
+    out.load_state_dict({name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}, assign=True)
+    return out.eval()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is split between ranks, put together on each; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def fill(place: Tensor, numbers: Tensor) -> None:
+    """Copy whole numbers into a tensor that may be split between ranks."""
+    with torch.no_grad():
+        if isinstance(place, DTensor):
+            numbers = distribute_tensor(numbers.to(place.device, place.dtype), place.device_mesh, place.placements)
+        place.copy_(numbers)
