@@ -36,7 +36,7 @@ def run(way="ddp", folder=None, stop_at=None, kill_at=None, **changes):
     recipe = dataclasses.replace(RECIPE, **changes)
     result = train(recipe, TEXT, HELD_OUT, 150, report, folder=folder and Path(folder), checkpoint_every=4,
                    config=CONFIG, ranks=ranks)
-    model = gathered(result.model) if ranks.size > 1 and way == "fsdp" else result.model
+    model = gathered(result.model, ranks)
     out = {"size": ranks.size, "curve": result.curve,
            "weights": {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}}
     if ranks.first:

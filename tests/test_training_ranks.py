@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_core import load_pretrained, presets
+from llm_core import LanguageModel, load_pretrained, presets
 from llm_core.training import checkpoints
+from llm_core.training.expert_parallel import spread_experts
 from llm_core.training.log import Log
 from llm_core.training.ranks import Ranks, lost, start
 from tests import ranks_program
@@ -52,15 +53,17 @@ def alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "way", "changes"), [
-    (2, "ddp", {}), (2, "fsdp", {}), (4, "ddp", {}), (4, "fsdp", {}), (2, "ddp", {"accumulate": 2})])
+    (2, "ddp", {}), (4, "fsdp", {}), (4, "experts", {}), (2, "ddp", {"accumulate": 2}),
+    (2, "experts", {"clip_norm": 0.1})])
 def test_torchrun_gives_the_losses_of_one_process(alone, ranks, way, changes):
     got = result(launch(ranks, way=way, **changes))
     assert got["size"] == ranks
-    same(got, alone)
+    same(got, ranks_program.run(**changes) if "clip_norm" in changes else alone)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then", "way"), [(4, 1, "ddp"), (1, 2, "ddp"), (2, 1, "fsdp"), (1, 4, "fsdp")])
+@pytest.mark.parametrize(("first", "then", "way"), [
+    (4, 1, "ddp"), (1, 4, "fsdp"), (2, 1, "fsdp"), (1, 2, "experts"), (4, 2, "experts")])
 def test_ranks_may_change_at_a_checkpoint(alone, tmp_path, first, then, way):
     launch(first, way=way, folder=str(tmp_path), stop_at=7)
     assert checkpoints.steps(tmp_path / "checkpoints") == [4]
@@ -97,7 +100,7 @@ def test_ranks_alone_change_nothing():
     ranks.agree("")
     with pytest.raises(OSError, match="no room"):
         ranks.agree("no room")
-    with pytest.raises(ValueError, match="parallel must be one of ddp, fsdp, not 'pipeline'"):
+    with pytest.raises(ValueError, match="parallel must be one of ddp, fsdp, experts, not 'pipeline'"):
         start("pipeline")
 
 
@@ -107,6 +110,14 @@ def test_ranks_share_every_row_once():
     assert sorted(sum(shares, [])) == rows and {len(share) for share in shares} == {3}
     with pytest.raises(ValueError, match="a batch of 10 texts cannot be shared by 4 processes; nearest that can: 8"):
         Ranks(0, 4).mine(10)
+
+
+def test_ranks_without_experts_or_with_a_number_that_does_not_fit():
+    gpt, deepseek = (LanguageModel.unfilled(presets.get(name)) for name in ("gpt-mini", "deepseek-mini"))
+    with pytest.raises(ValueError, match="no experts to spread over processes; ddp or fsdp would do"):
+        spread_experts(gpt, 0, 2)
+    with pytest.raises(ValueError, match="8 experts cannot be shared evenly by 3 processes"):
+        spread_experts(deepseek, 0, 3)
 
 
 def test_ranks_know_an_error_that_says_another_is_gone():

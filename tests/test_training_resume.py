@@ -96,7 +96,7 @@ def test_resume_needs_all_that_a_state_holds(tmp_path, whole):
 
 def train_state_of_a_new_run():
     torch.manual_seed(12345)
-    return {"random": torch.get_rng_state()}
+    return {"random": torch.get_rng_state()[None]}
 
 
 def test_resume_after_kill_9_at_any_moment(tmp_path, whole):

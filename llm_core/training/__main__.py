@@ -84,9 +84,8 @@ def run(model: str, text: data.TokenText, out: Path, work: Path, changes: dict, 
     recipes = [dataclasses.replace(RECIPES[name], **changes) for name in names]
     done = [(recipe, train_one(recipe, text, work / recipe.preset if len(names) > 1 else work, checkpoint_every, ranks))
             for recipe in recipes]
-    if ranks.way == "fsdp" and ranks.size > 1:
-        for _, result in done:
-            result.model = gathered(result.model)
+    for _, result in done:
+        result.model = gathered(result.model, ranks)
     if not ranks.first:
         return
     if model == pretrained.GRID:
@@ -103,8 +102,8 @@ def parser() -> argparse.ArgumentParser:
                                   "Hugging Face hub; without it, Shakespeare's plays")
     p.add_argument("--out", type=Path, help="folder to write; runs/MODEL if not given")
     p.add_argument("--threads", type=int, help="processor threads; all if not given")
-    p.add_argument("--parallel", default="ddp", help="under torchrun: ddp, every process holds the model (default), or "
-                                                     "fsdp, it is split between them")
+    p.add_argument("--parallel", default="ddp", help="under torchrun: ddp, every process holds the model (default); "
+                                                     "fsdp, it is split between them; experts, its experts are")
     p.add_argument("--checkpoint-every", type=int, default=200, help="steps between two checkpoints (default 200)")
     p.add_argument("--retrain-all", action="store_true", help="make the shipped files again, in their place")
     settings = p.add_argument_group("what the recipe may have otherwise")

@@ -29,7 +29,7 @@ from llm_core.quantization.fp8_training import train_in_fp8
 from llm_core.training import checkpoints
 from llm_core.training.evaluate import bits_per_byte
 from llm_core.training.log import Log
-from llm_core.training.ranks import Ranks, fill, whole
+from llm_core.training.ranks import Ranks
 from llm_core.training.recipe import Recipe
 
 ALONE = Ranks()
@@ -95,13 +95,13 @@ def train_step(model: LanguageModel, optimizer: torch.optim.Optimizer, inputs: T
         ((loss + further) / recipe.accumulate).backward()
         losses.append((loss.item(), further.item()))
         routings.append(routing)
-    norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm))
+    norm = ranks.clip(model, recipe.clip_norm)
     optimizer.step()
     routing = [together(parts, ranks) for parts in zip(*routings, strict=True)]
     model.update_router_biases(routing, recipe.bias_update_speed)
     uneven = [max_violation(load(chosen)) for chosen in routing]
     main, further = ranks.mean([sum(part) / len(losses) for part in zip(*losses)])
-    return Step(main, further, norm.item(), sum(uneven) / len(uneven) if uneven else None)
+    return Step(main, further, norm, sum(uneven) / len(uneven) if uneven else None)
 
 
 def losses_of(model: LanguageModel, inputs: Tensor, targets: Tensor, recipe: Recipe
@@ -143,7 +143,8 @@ class Run:
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for p, of in self.optimizer.state.items():
             tensors |= {f"optimizer/{names[p]}/{key}": torch.as_tensor(value) for key, value in of.items()}
-        tensors = {name: whole(tensor) for name, tensor in tensors.items()}
+        tensors = {name: self.ranks.whole(name, tensor) if not name.startswith("best/") else tensor
+                   for name, tensor in tensors.items()}
         tensors["random"] = self.ranks.joined(torch.get_rng_state()[None].to(self.ranks.device))  # [ranks, bytes]
         r = self.result
         return tensors, {"recipe": asdict(self.recipe), "step": self.step, "losses": self.losses, "curve": r.curve,
@@ -154,16 +155,16 @@ class Run:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         for name, place in self.model.state_dict().items():
-            fill(place, tensors[f"model/{name}"])
+            self.ranks.fill(place, tensors[f"model/{name}"])
         self.best = part("best/")
         for name, p in self.model.named_parameters():
             self.optimizer.state[p] = {}
             for key, numbers in part(f"optimizer/{name}/").items():
-                place = torch.zeros_like(p) if numbers.shape == p.shape else torch.zeros_like(numbers)
-                fill(place, numbers)
+                place = torch.zeros_like(p if numbers.dim() else numbers)  # "step" is one number, the rest like p
+                self.ranks.fill(place, numbers)
                 self.optimizer.state[p][key] = place.detach()
         if len(tensors["random"]) > self.ranks.rank:
-            torch.set_rng_state(tensors["random"][self.ranks.rank].cpu())
+            torch.set_rng_state(tensors["random"][self.ranks.rank].clone())  # a view of the file ends the process
         else:  # there were fewer ranks before
             torch.manual_seed(self.recipe.seed + 1000 * facts["step"] + self.ranks.rank)
         self.step, self.losses, r = facts["step"], facts["losses"], self.result
@@ -186,7 +187,8 @@ class Run:
         self.settle()
         if held < r.best_bits_per_byte:
             r.best_bits_per_byte, r.best_step = held, self.step
-            self.best = {name: whole(tensor).clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {name: self.ranks.whole(name, tensor).clone()
+                         for name, tensor in self.model.state_dict().items()}
         r.curve.append({"step": self.step, "train_loss": round(sum(self.losses) / len(self.losses), 4),
                         "bits_per_byte": round(held, 4)})
         self.losses = []
@@ -239,7 +241,7 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
             tensors, facts = run.state()
             save(ranks, folder / "checkpoints", run.step, tensors, {**facts, "text": text})
     for name, place in run.model.state_dict().items():
-        fill(place, run.best[name])
+        ranks.fill(place, run.best[name])
     run.model.eval()
     return run.result
 

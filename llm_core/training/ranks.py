@@ -4,8 +4,9 @@
 
 Every rank holds the model, reads its own part of each batch, and averages its gradients with the others' (data
 parallelism, PyTorch's DDP). With `--parallel fsdp` the parameters, gradients and optimiser states are split between the
-ranks too, and each layer is put together only while it is used (PyTorch's fully_shard). Either way a step is the step
-that one process would do on the whole batch. NCCL carries the messages where there are GPUs, gloo elsewhere.
+ranks too, and each layer is put together only while it is used (PyTorch's fully_shard). With `--parallel experts` each
+rank keeps a part of the experts, and tokens travel (expert_parallel.py). In every way a step is the step that one
+process would do on the whole batch. NCCL carries the messages where there are GPUs, gloo elsewhere.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from llm_core.model import LanguageModel
+from llm_core.training.expert_parallel import spread_experts
 from llm_core.validation import one_of
 
-WAYS = ("ddp", "fsdp")
+WAYS = ("ddp", "fsdp", "experts")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,38 @@ class Ranks:
                 fully_shard(block)
             fully_shard(model)
             return objective
+        if self.way == "experts":  # their gradients are not averaged: each rank has experts of its own
+            own = [f"model.{name}" for name in spread_experts(model, self.rank, self.size)]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, own)
         return DistributedDataParallel(objective)
+
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Shrink the gradient to `norm` if it is larger, all ranks' parts of it together; how large it was."""
+        if self.way != "experts" or self.size == 1:
+            return whole(torch.nn.utils.clip_grad_norm_(model.parameters(), norm)).item()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        own = sum((g.square().sum() for name, g in gradients.items() if is_expert(name)), torch.zeros(()))
+        shared = sum(g.square().sum() for name, g in gradients.items() if not is_expert(name))
+        dist.all_reduce(own)
+        total = (own + shared).sqrt()
+        torch._foreach_mul_(list(gradients.values()), (norm / (total + 1e-6)).clamp(max=1.0))
+        return total.item()
+
+    def whole(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor of the model or its optimiser, put together from all ranks where it is split."""
+        if self.way == "experts" and self.size > 1 and is_expert(name) and tensor.dim() == 3:
+            return self.joined(tensor)
+        return whole(tensor)
+
+    def fill(self, place: Tensor, numbers: Tensor) -> None:
+        """Copy whole numbers into a tensor of which this rank may hold a part."""
+        with torch.no_grad():
+            if isinstance(place, DTensor):
+                numbers = numbers.to(place.device, place.dtype)
+                numbers = distribute_tensor(numbers, place.device_mesh, place.placements)
+            elif place.shape != numbers.shape:
+                numbers = numbers.chunk(self.size)[self.rank]
+            place.copy_(numbers)
 
     def mine(self, rows: int) -> slice:
         """Which rows of a batch are this rank's."""
@@ -106,10 +139,11 @@ def lost(error: RuntimeError) -> bool:
                                                "Timed out waiting", "NCCL"))
 
 
-def gathered(model: LanguageModel) -> LanguageModel:
+def gathered(model: LanguageModel, ranks: Ranks) -> LanguageModel:
     """A model of one's own with the numbers of one that is split between ranks. All ranks must call it."""
     out = LanguageModel.unfilled(model.config)
-    out.load_state_dict({name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}, assign=True)
+    numbers = {name: ranks.whole(name, tensor).cpu() for name, tensor in model.state_dict().items()}
+    out.load_state_dict(numbers, assign=True)
     return out.eval()
 
 
@@ -118,9 +152,6 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def fill(place: Tensor, numbers: Tensor) -> None:
-    """Copy whole numbers into a tensor that may be split between ranks."""
-    with torch.no_grad():
-        if isinstance(place, DTensor):
-            numbers = distribute_tensor(numbers.to(place.device, place.dtype), place.device_mesh, place.placements)
-        place.copy_(numbers)
+def is_expert(name: str) -> bool:
+    """Whether a parameter belongs to the routed experts, which are stacked."""
+    return ".experts." in name
