@@ -141,8 +141,8 @@ def build(demo: gr.Blocks) -> None:
     def block(title: str, about: str) -> None:
         gr.Markdown(f"## {title}\n\n{about}", elem_classes="question")
 
-    def page(name: str, **options) -> gr.HTML:
-        return gr.HTML(elem_id=name, css_template=views.CSS, js_on_load=views.GO, elem_classes="result", **options)
+    def page(name: str) -> gr.HTML:
+        return gr.HTML(elem_id=name, css_template=views.CSS, js_on_load=views.GO, elem_classes="result")
 
     def plot(name: str) -> gr.Plot:
         return gr.Plot(show_label=False, elem_id=name, elem_classes="result")
