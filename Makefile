@@ -17,7 +17,7 @@ PYTEST := $(TEST_ENV) $(PY) -m pytest
 TWO_PROCESSES := -n 2 --dist loadscope
 UNIT_TESTS := tests --ignore=tests/apps --ignore=tests/benchmarks
 
-.PHONY: help app test test-fast lint unit lessons browser lab bench retrain clean
+.PHONY: help app test test-fast test-long lint unit lessons browser lab bench retrain clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -40,7 +40,10 @@ app: $(STAMP)  ## the site, at http://127.0.0.1:7860 (HOST=... PORT=... change t
 test: lint unit lessons browser  ## every check: ruff, unit tests, lessons, and the site in a real browser
 
 test-fast: $(STAMP)  ## the unit tests without the slow ones, under two minutes
-	$(PYTEST) $(UNIT_TESTS) $(TWO_PROCESSES) -m "not slow"
+	$(PYTEST) $(UNIT_TESTS) $(TWO_PROCESSES) -m "not slow and not long"
+
+test-long: $(STAMP)  ## what takes too long for every day: 2 GB of text, …
+	$(PYTEST) $(UNIT_TESTS) -m long -s
 
 lint: $(STAMP)  ## ruff
 	$(PY) -m ruff check .

@@ -6,6 +6,7 @@ look better than they are. Shapes: B batch, T tokens, N places, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,13 @@ def overlap(p: Tensor, q: Tensor) -> Acceptance:
     guessed = q.sum(-1) > 0
     same = (p.argmax(-1) == q.argmax(-1)) & guessed
     return Acceptance(same.float().mean().item(), torch.minimum(p, q).sum(-1).mean().item(), len(p))
+
+
+def together(parts: Sequence[Acceptance]) -> Acceptance:
+    """Of several texts: the mean over all their positions."""
+    positions = sum(part.positions for part in parts)
+    return Acceptance(sum(part.greedy * part.positions for part in parts) / positions,
+                      sum(part.expected * part.positions for part in parts) / positions, positions)
 
 
 @torch.inference_mode()

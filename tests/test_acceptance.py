@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llm_core.acceptance import draft_acceptance, expected_tokens, mtp_acceptance, overlap
+from llm_core.acceptance import Acceptance, draft_acceptance, expected_tokens, mtp_acceptance, overlap, together
 from llm_core.drafts import ModelDraft, MTPDraft, PromptLookupDraft
 from llm_core.sampling import Sampler
 from llm_core.speculative import verify
@@ -55,6 +55,11 @@ def test_acceptance_of_a_sure_guess_is_the_models_probability_for_it():
     assert got.expected == pytest.approx((p[3, 8] + p[4, 2]).item() / 4, rel=1e-5) and got.positions == 4
     assert got.greedy == sum([(p[3].argmax() == 8).item(), (p[4].argmax() == 2).item()]) / 4
     assert draft_acceptance(model, PromptLookupDraft(V), torch.arange(20)).expected == 0
+
+
+def test_several_texts_count_by_their_positions():
+    got = together([Acceptance(0.5, 0.2, 10), Acceptance(0.8, 0.8, 30)])
+    assert (got.greedy, got.expected, got.positions) == (pytest.approx(0.725), pytest.approx(0.65), 40)
 
 
 def test_expected_tokens_is_the_closed_form_and_what_a_draft_of_that_rate_brings():

@@ -30,6 +30,7 @@ attention generation model moe positions > trace
 model sampling > drafts
 drafts generation > speculative
 speculative > acceptance
+acceptance > training
 model mtp quantization > checkpoint
 checkpoint > pretrained training
 tokenizer > data

@@ -185,3 +185,13 @@ def test_memory_stays_flat_from_50_to_200_megabytes(tmp_path):
     for small, large in zip(memory(50, tmp_path), memory(200, tmp_path)):
         assert large - small < 25e6, f"{small / 1e6:.0f} MB for 50 MB of text, {large / 1e6:.0f} MB for 200"
         print(f"{small / 1e6:.0f} MB, {large / 1e6:.0f} MB")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
+def test_two_gigabytes_of_text_take_less_than_one_of_memory(tmp_path):
+    peak, own = memory(2000, tmp_path)
+    print(f"peak {peak / 1e6:.0f} MB, its own after reading {own / 1e6:.0f} MB")
+    assert peak < 1e9

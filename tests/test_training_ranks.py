@@ -23,8 +23,6 @@ def launch(ranks: int, cwd: Path = ROOT, **asked):
     """The program under torchrun (or alone): the finished process."""
     program = [str(ROOT / "tests" / "ranks_program.py"), json.dumps(asked)]
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-
-
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *start, *program], capture_output=True, text=True, timeout=240, cwd=cwd,
                           env=environment)

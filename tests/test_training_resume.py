@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from llm_core import data, presets
 from llm_core.training import checkpoints
@@ -83,7 +84,7 @@ def test_resume_needs_all_that_a_state_holds(tmp_path, whole):
     """Leave out one thing, and the curve must show it: otherwise the tests above prove nothing."""
     with pytest.raises(Stop):
         go(tmp_path / "a", stop_at=11)
-    for number, missing in enumerate(("random", "optimizer/", "model/blocks.1.feed_forward.router.selection_bias")):
+    for number, missing in enumerate(("random/", "optimizer/", "model/blocks.1.feed_forward.router.selection_bias")):
         folder = tmp_path / str(number)
         shutil.copytree(tmp_path / "a", folder)
         tensors, facts = checkpoints.latest(folder / "checkpoints")
@@ -96,7 +97,7 @@ def test_resume_needs_all_that_a_state_holds(tmp_path, whole):
 
 def train_state_of_a_new_run():
     torch.manual_seed(12345)
-    return {"random": torch.get_rng_state()[None]}
+    return {"random/0": torch.get_rng_state()}
 
 
 def test_resume_after_kill_9_at_any_moment(tmp_path, whole):
@@ -132,9 +133,36 @@ def test_resume_takes_the_one_before_where_the_last_is_spoilt(tmp_path, whole):
     with pytest.raises(Stop):
         go(tmp_path, stop_at=11)
     assert checkpoints.steps(tmp_path / "checkpoints") == [5, 10]
-    last = tmp_path / "checkpoints" / "step-00000010" / "tensors.safetensors"
+    last, = (tmp_path / "checkpoints" / "step-00000010").glob("*.safetensors")
     last.write_bytes(last.read_bytes()[:1000])
     same(go(tmp_path), tmp_path / "log.csv", whole)
+
+
+def test_resume_takes_the_one_before_where_the_last_lacks_a_tensor(tmp_path, whole):
+    with pytest.raises(Stop):
+        go(tmp_path, stop_at=11)
+    last, = (tmp_path / "checkpoints" / "step-00000010").glob("*.safetensors")
+    tensors = load_file(last)
+    del tensors["model/final_norm.weight"]
+    save_file(tensors, last)
+    same(go(tmp_path), tmp_path / "log.csv", whole)
+
+
+def test_resume_never_sees_a_checkpoint_that_is_not_on_the_disk_yet(tmp_path, monkeypatch):
+    """It gets its name only when all of it has been forced to the disk; then nothing is left of the other name."""
+    forced, really = [], checkpoints._to_disk
+
+    def force(path):
+        forced.append((path.name, checkpoints.steps(tmp_path)))
+        really(path)
+
+    monkeypatch.setattr(checkpoints, "_to_disk", force)
+    checkpoints.save(tmp_path, 5, {"a": torch.ones(3)}, {})
+    *files, part, folder = forced
+    assert {name.split(".")[-1] for name, _ in files} == {"json", "safetensors"} and len(files) == 2
+    assert all(there == [] for _, there in [*files, part]) and part[0] == "part"
+    assert folder == (tmp_path.name, [5])
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
 
 
 def test_resume_refuses_what_is_another_run(tmp_path):
@@ -153,11 +181,11 @@ def test_resume_refuses_what_is_another_run(tmp_path):
 def test_resume_keeps_the_last_good_one_when_the_disk_is_full(tmp_path, monkeypatch):
     checkpoints.save(tmp_path, 5, {"a": torch.ones(3)}, {"step": 5})
 
-    def full(tensors, path):
-        path.write_bytes(b"half a")
+    def full(part, tensors, ranks):
+        (part / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half a")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(checkpoints, "_write", full)
     with pytest.raises(OSError, match=r"step 10 could not be written to .* \(No space left on device\); the last good "
                                       "one, of step 5, is untouched"):
         checkpoints.save(tmp_path, 10, {"a": torch.zeros(3)}, {})

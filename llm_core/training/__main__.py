@@ -19,7 +19,8 @@ import torch
 from tqdm import tqdm
 
 from llm_core import data, presets, pretrained, token_files, tokenizer
-from llm_core.training.card import PROMPTS, sample, write_grid, write_mini
+from llm_core.training.card import PROMPTS, bits, sample, write_grid, write_mini
+from llm_core.training.log import Log
 from llm_core.training.loop import Result, train
 from llm_core.training.ranks import Ranks, gathered, lost, start
 from llm_core.training.recipe import RECIPES, Recipe
@@ -88,11 +89,15 @@ def run(model: str, text: data.TokenText, out: Path, work: Path, changes: dict, 
         result.model = gathered(result.model, ranks)
     if not ranks.first:
         return
+    before = bits(out / "card.json")
     if model == pretrained.GRID:
         write_grid(out, done, text)
     else:
-        write_mini(out, *done[0], text)
+        write_mini(out, *done[0], text, Log(work / "log.csv").rows())
     print(f"wrote {out}")
+    for name, now in bits(out / "card.json").items():
+        if name in before:
+            print(f"{name}: {now} bits per byte, before {before[name]}: {now / before[name] - 1:+.2%}")
 
 
 def parser() -> argparse.ArgumentParser:

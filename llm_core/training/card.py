@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from llm_core.generation import generate
 from llm_core.model import LanguageModel
 from llm_core.pretrained.store import load_weights, save_weights
 from llm_core.sampling import Sampler
-from llm_core.training.evaluate import bits_per_byte
+from llm_core.training.evaluate import bits_per_byte, second_token
 from llm_core.training.loop import Result
 from llm_core.training.recipe import Recipe
 
 PROMPTS = ("ROMEO:\n", "A true friend", "The king is dead")
 SAMPLE_TOKENS, TEMPERATURE, TOP_K, SAMPLE_SEED = 80, 0.8, 50, 1
+FIRST_STEPS = 200  # of the log are kept on the card, so that anybody can see within minutes whether a run goes alike
 
 
 def sample(model: LanguageModel, prompt: str) -> str:
@@ -28,10 +30,11 @@ def sample(model: LanguageModel, prompt: str) -> str:
     return course.decode(ids[0].tolist())
 
 
-def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.TokenText) -> dict:
-    """The card of one model, measured on the model as read back from its file."""
+def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.TokenText, log: Sequence[dict] = ()
+             ) -> dict:
+    """The card of one model, measured on the model as read back from its file. log: rows of its training's log."""
     counts = accounting.count_parameters(model.config)
-    return {
+    about = {
         "config": model.config.to_dict(),
         "tokenizer": tokenizer.get("course").name,
         "corpus": text.name,
@@ -48,14 +51,20 @@ def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.To
                                              text.held_out_bytes), 4),
         "samples": [sample(model, prompt) for prompt in PROMPTS],
         "curve": result.curve,
+        "first_steps": [{name: row[name] for name in ("step", "loss", "mtp_loss", "gradient_norm")}
+                        for row in log if row["step"] <= FIRST_STEPS],
     }
+    if len(model.mtp):
+        about["second_token"] = {name: {"greedy": round(a.greedy, 3), "expected": round(a.expected, 3),
+                                        "positions": a.positions} for name, a in second_token(model, text).items()}
+    return about
 
 
-def write_mini(folder: Path, recipe: Recipe, result: Result, text: data.TokenText) -> None:
-    """model.safetensors, card.json and README.md of one model."""
+def write_mini(folder: Path, recipe: Recipe, result: Result, text: data.TokenText, log: Sequence[dict] = ()) -> None:
+    """model.safetensors, card.json and README.md of one model. log: rows of its training's log."""
     save_weights(folder / "model.safetensors", {"": result.model})
     stored = load_weights(folder / "model.safetensors", result.model.config)
-    about = describe(stored, recipe, result, text)
+    about = describe(stored, recipe, result, text, log)
     _write_json(folder / "card.json", about)
     (folder / "README.md").write_text(mini_card(recipe.preset, about), encoding="utf-8", newline="\n")
 
@@ -71,6 +80,15 @@ def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], text: data.Token
     (folder / "README.md").write_text(grid_card(models), encoding="utf-8", newline="\n")
 
 
+def bits(card: Path) -> dict[str, float]:
+    """Held-out bits per byte of the models on a card.json; nothing if there is none."""
+    if not card.is_file():
+        return {}
+    about = json.loads(card.read_text(encoding="utf-8"))
+    models = about.get("models", {about.get("recipe", {}).get("preset", ""): about})
+    return {name: model["bits_per_byte"] for name, model in models.items()}
+
+
 def _write_json(path: Path, about: dict) -> None:
     path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
@@ -79,6 +97,7 @@ def mini_card(name: str, about: dict) -> str:
     """The card as a page to read."""
     recipe = about["recipe"]
     samples = "\n\n".join(f"```text\n{text}\n```" for text in about["samples"])
+    ahead = "\n" + second_token_table(about["second_token"]) if "second_token" in about else ""
     return f"""# {name}
 
 {presets.description(name)}
@@ -93,12 +112,24 @@ def mini_card(name: str, about: dict) -> str:
 {about['best_step']:,}; AdamW at {recipe['learning_rate']:g}, seed {recipe['seed']} |
 | time | {about['minutes']} minutes ({about['machine']}) |
 | again | `python -m llm_core.training --model {name}` |
-
+{ahead}
 Held-out text is read in windows of {recipe['context']} tokens that overlap by half; each token is scored once.
 
 What it writes (temperature {TEMPERATURE}, top-k {TOP_K}, seed {SAMPLE_SEED}, first {SAMPLE_TOKENS} tokens, not chosen):
 
 {samples}
+"""
+
+
+def second_token_table(measured: dict[str, dict]) -> str:
+    rows = "\n".join(f"| {name} | {a['greedy']:.1%} | {a['expected']:.1%} |" for name, a in measured.items())
+    return f"""Its MTP module guesses the token after the next one. How often such a guess would stand, at \
+{measured['MTP']['positions']:,} places of
+held-out text, the true text always given; below it guessers that have learned nothing but counts:
+
+| who guesses | the model's likeliest token | accepted when drawn at temperature 1 |
+|---|---|---|
+{rows}
 """
 
 

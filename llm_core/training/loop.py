@@ -29,10 +29,9 @@ from llm_core.quantization.fp8_training import train_in_fp8
 from llm_core.training import checkpoints
 from llm_core.training.evaluate import bits_per_byte
 from llm_core.training.log import Log
-from llm_core.training.ranks import Ranks
+from llm_core.training.ranks import ALONE, Ranks
 from llm_core.training.recipe import Recipe
 
-ALONE = Ranks()
 LOG_EVERY = 10  # steps between two lines of the log
 
 
@@ -136,35 +135,44 @@ class Run:
         self.step, self.losses = 0, []  # losses since the last look at held-out text
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        """Tensors and facts. Random numbers matter too: dropout draws them, on each rank its own."""
+        """Tensors, of which this rank may hold a part, and facts. Random numbers matter too: dropout draws them."""
         self.settle()
         names = {p: name for name, p in self.model.named_parameters()}
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for p, of in self.optimizer.state.items():
             tensors |= {f"optimizer/{names[p]}/{key}": torch.as_tensor(value) for key, value in of.items()}
-        tensors = {name: self.ranks.whole(name, tensor) if not name.startswith("best/") else tensor
-                   for name, tensor in tensors.items()}
-        tensors["random"] = self.ranks.joined(torch.get_rng_state()[None].to(self.ranks.device))  # [ranks, bytes]
+        tensors = {name: self.ranks.split(name, tensor) for name, tensor in tensors.items()}
+        tensors[f"random/{self.ranks.rank}"] = torch.get_rng_state()
         r = self.result
         return tensors, {"recipe": asdict(self.recipe), "step": self.step, "losses": self.losses, "curve": r.curve,
                          "best_step": r.best_step, "best_bits_per_byte": r.best_bits_per_byte, "seconds": r.seconds}
 
-    def restore(self, tensors: dict[str, Tensor], facts: dict) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    def places(self, sizes: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors to read a state into, given its names and sizes: the model's own, and new ones for the rest."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if any(name.startswith("best/") for name in sizes):
+            tensors |= {f"best/{name}": torch.empty_like(tensor) for name, tensor in self.model.state_dict().items()}
+        for name, p in self.model.named_parameters():
+            of = f"optimizer/{name}/"
+            tensors |= {key: torch.empty_like(p if size.dim() else size, device=p.device).detach()
+                        for key, size in sizes.items() if key.startswith(of)}  # "step" is one number, the rest like p
+        tensors = {name: self.ranks.split(name, tensor) for name, tensor in tensors.items()}
+        mine = f"random/{self.ranks.rank}"
+        return tensors | ({mine: torch.get_rng_state()} if mine in sizes else {})
 
-        for name, place in self.model.state_dict().items():
-            self.ranks.fill(place, tensors[f"model/{name}"])
+    def restore(self, tensors: dict[str, Tensor], facts: dict) -> None:
+        """Go on from a state that was read into `places`."""
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): self.ranks.own(t) for name, t in tensors.items()
+                    if name.startswith(prefix)}
+
         self.best = part("best/")
         for name, p in self.model.named_parameters():
-            self.optimizer.state[p] = {}
-            for key, numbers in part(f"optimizer/{name}/").items():
-                place = torch.zeros_like(p if numbers.dim() else numbers)  # "step" is one number, the rest like p
-                self.ranks.fill(place, numbers)
-                self.optimizer.state[p][key] = place.detach()
-        if len(tensors["random"]) > self.ranks.rank:
-            torch.set_rng_state(tensors["random"][self.ranks.rank].clone())  # a view of the file ends the process
+            self.optimizer.state[p] = part(f"optimizer/{name}/")
+        mine = f"random/{self.ranks.rank}"
+        if mine in tensors:
+            torch.set_rng_state(tensors[mine])
         else:  # there were fewer ranks before
             torch.manual_seed(self.recipe.seed + 1000 * facts["step"] + self.ranks.rank)
         self.step, self.losses, r = facts["step"], facts["losses"], self.result
@@ -187,8 +195,7 @@ class Run:
         self.settle()
         if held < r.best_bits_per_byte:
             r.best_bits_per_byte, r.best_step = held, self.step
-            self.best = {name: self.ranks.whole(name, tensor).clone()
-                         for name, tensor in self.model.state_dict().items()}
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         r.curve.append({"step": self.step, "train_loss": round(sum(self.losses) / len(self.losses), 4),
                         "bits_per_byte": round(held, 4)})
         self.losses = []
@@ -239,40 +246,35 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
             report({"step": run.step})
         if folder and (run.step % checkpoint_every == 0 or last):
             tensors, facts = run.state()
-            save(ranks, folder / "checkpoints", run.step, tensors, {**facts, "text": text})
-    for name, place in run.model.state_dict().items():
-        ranks.fill(place, run.best[name])
+            checkpoints.save(folder / "checkpoints", run.step, tensors, {**facts, "text": text}, ranks)
+    with torch.no_grad():
+        for name, place in run.model.state_dict().items():
+            place.copy_(run.best[name])
     run.model.eval()
     return run.result
 
 
-def save(ranks: Ranks, folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> None:
-    """The first rank writes; if it cannot, all of them stop."""
-    problem = ""
-    if ranks.first:
-        try:
-            checkpoints.save(folder, step, {name: tensor.cpu() for name, tensor in tensors.items()}, facts)
-        except OSError as error:
-            problem = str(error)
-    ranks.agree(problem)
-
-
 def resume(run: Run, folder: Path, text: str) -> None:
     """Go on from the last checkpoint in the folder, if there is one. ValueError if it is of another run."""
-    found = checkpoints.latest(folder)
-    if found is None:
-        return
-    tensors, facts = found
-    mine = {**asdict(run.recipe), "betas": list(run.recipe.betas)}
+    def places(sizes: dict[str, Tensor], facts: dict) -> dict[str, Tensor]:
+        refuse_another(run.recipe, text, facts, folder.parent)
+        return run.places(sizes)
+
+    found = checkpoints.latest(folder, places, run.ranks)
+    if found is not None:
+        run.restore(*found)
+
+
+def refuse_another(recipe: Recipe, text: str, facts: dict, folder: Path) -> None:
+    mine = {**asdict(recipe), "betas": list(recipe.betas)}
     other = {name: facts["recipe"].get(name) for name in mine if facts["recipe"].get(name) != mine[name]}
     if other:
         name, value = next(iter(other.items()))
-        raise ValueError(f"{folder.parent} holds a run with {name} {value}, and this one has {mine[name]}; "
+        raise ValueError(f"{folder} holds a run with {name} {value}, and this one has {mine[name]}; "
                          "go on with that one's settings, or name another folder with --out")
     if facts["text"] != text:
-        raise ValueError(f"{folder.parent} holds a run on another text; go on with that one's --data, or name another "
+        raise ValueError(f"{folder} holds a run on another text; go on with that one's --data, or name another "
                          "folder with --out")
-    run.restore(tensors, facts)
 
 
 def fingerprint(tokens: Tensor | np.ndarray) -> str:

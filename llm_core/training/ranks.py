@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from llm_core.model import LanguageModel
@@ -69,21 +71,18 @@ class Ranks:
         torch._foreach_mul_(list(gradients.values()), (norm / (total + 1e-6)).clamp(max=1.0))
         return total.item()
 
-    def whole(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor of the model or its optimiser, put together from all ranks where it is split."""
-        if self.way == "experts" and self.size > 1 and is_expert(name) and tensor.dim() == 3:
-            return self.joined(tensor)
-        return whole(tensor)
+    def split(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor of the model or its optimiser, such that it knows that other ranks hold the rest of it.
 
-    def fill(self, place: Tensor, numbers: Tensor) -> None:
-        """Copy whole numbers into a tensor of which this rank may hold a part."""
-        with torch.no_grad():
-            if isinstance(place, DTensor):
-                numbers = numbers.to(place.device, place.dtype)
-                numbers = distribute_tensor(numbers, place.device_mesh, place.placements)
-            elif place.shape != numbers.shape:
-                numbers = numbers.chunk(self.size)[self.rank]
-            place.copy_(numbers)
+        FSDP's tensors are DTensors already; of experts that are spread, each rank has a plain tensor of its own.
+        """
+        if self.way == "experts" and self.size > 1 and is_expert(name) and tensor.dim() == 3:
+            return DTensor.from_local(tensor, _mesh(self.device.type, self.size), [Shard(0)])
+        return tensor
+
+    def own(self, tensor: Tensor) -> Tensor:
+        """Undo `split`."""
+        return tensor.to_local() if self.way == "experts" and isinstance(tensor, DTensor) else tensor
 
     def mine(self, rows: int) -> slice:
         """Which rows of a batch are this rank's."""
@@ -108,15 +107,25 @@ class Ranks:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def told(self, problem: str) -> str:
+        """What the first of the ranks that have a problem says; '' if none has. All must call it, and wait here."""
+        if self.size == 1:
+            return problem
+        said = [""] * self.size
+        dist.all_gather_object(said, problem)
+        return next((words for words in said if words), "")
+
     def agree(self, problem: str) -> None:
-        """OSError on every rank if the first one has a problem to tell; the others wait here until it has decided."""
-        failed = self.mean([float(bool(problem))])[0] > 0
-        if failed:
-            raise OSError(problem or "the first process could not write, and says why")
+        """OSError on every rank if one of them has a problem to tell."""
+        if said := self.told(problem):
+            raise OSError(said)
 
     def close(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
+
+
+ALONE = Ranks()
 
 
 def start(way: str = "ddp") -> Ranks:
@@ -142,7 +151,7 @@ def lost(error: RuntimeError) -> bool:
 def gathered(model: LanguageModel, ranks: Ranks) -> LanguageModel:
     """A model of one's own with the numbers of one that is split between ranks. All ranks must call it."""
     out = LanguageModel.unfilled(model.config)
-    numbers = {name: ranks.whole(name, tensor).cpu() for name, tensor in model.state_dict().items()}
+    numbers = {name: whole(ranks.split(name, tensor)).cpu() for name, tensor in model.state_dict().items()}
     out.load_state_dict(numbers, assign=True)
     return out.eval()
 
@@ -150,6 +159,11 @@ def gathered(model: LanguageModel, ranks: Ranks) -> LanguageModel:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is split between ranks, put together on each; any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@cache
+def _mesh(device: str, size: int) -> DeviceMesh:
+    return init_device_mesh(device, (size,))
 
 
 def is_expert(name: str) -> bool:
