@@ -87,7 +87,7 @@ class LanguageModel(nn.Module):
         ValueError if the ids are not [B, T], are none, lie outside the vocabulary, or go past the context or the cache.
         """
         start = 0 if cache is None else cache.length
-        self._check(token_ids, start, cache)
+        self.check_ids(token_ids, start, cache)
         T = token_ids.shape[1]
         positions = torch.arange(start, start + T, device=token_ids.device)
         x = self.token_embedding(token_ids)  # [B, T, D]
@@ -174,7 +174,7 @@ class LanguageModel(nn.Module):
         for router, chosen in zip(routers, routing, strict=True):
             router.update_bias(chosen.experts, speed)
 
-    def _check(self, token_ids: Tensor, start: int, cache: Cache | None) -> None:
+    def check_ids(self, token_ids: Tensor, start: int, cache: Cache | None) -> None:
         if token_ids.dim() != 2:
             raise ValueError(f"token ids must be [batch, tokens], not of shape {list(token_ids.shape)}")
         T, context, vocab = token_ids.shape[1], self.config.max_seq_len, self.config.vocab_size

@@ -72,7 +72,7 @@ def trace(model: LanguageModel, token_ids: Tensor | Sequence[int], start: int = 
     end = ids.shape[1] if end is None else end
     if len(ids) != 1:
         raise ValueError(f"one text can be followed at a time, not {len(ids)}")
-    model._check(ids, 0, None)
+    model.check_ids(ids, 0, None)
     if not 0 <= start < end <= ids.shape[1]:
         raise ValueError(f"the window {start} to {end} does not lie in a text of {ids.shape[1]} tokens")
     window, config = slice(start, end), model.config

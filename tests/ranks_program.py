@@ -37,7 +37,8 @@ def run(way="ddp", folder=None, stop_at=None, kill_at=None, **changes):
     result = train(recipe, TEXT, HELD_OUT, 150, report, folder=folder and Path(folder), checkpoint_every=4,
                    config=CONFIG, ranks=ranks)
     model = gathered(result.model, ranks)
-    out = {"size": ranks.size, "curve": result.curve,
+    told = ranks.told("the last one's problem" if ranks.rank == ranks.size - 1 else "")
+    out = {"size": ranks.size, "told": told, "curve": result.curve,
            "weights": {name: tensor.double().sum().item() for name, tensor in model.state_dict().items()}}
     if ranks.first:
         print("RESULT", json.dumps(out), flush=True)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.distributed.nn.functional import all_to_all_single
 
 from llm_core.model import LanguageModel
 from llm_core.moe import Experts, Routing
@@ -55,7 +55,7 @@ class SpreadExperts(Experts):
 
 def _exchange(x: Tensor, receive: list[int], send: list[int]) -> Tensor:
     """Rows of x to the ranks, `send` of them to each, and as many back as `receive` says. The gradient goes back so."""
-    return all_to_all_single_autograd(x.contiguous(), receive, send, dist.group.WORLD).wait()
+    return all_to_all_single(x.new_empty(sum(receive), x.shape[1]), x.contiguous(), receive, send)
 
 
 def spread_experts(model: LanguageModel, rank: int, size: int) -> list[str]:
