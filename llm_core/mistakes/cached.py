@@ -99,5 +99,5 @@ def any_call_moves_the_cache(switches: Switches, model: LanguageModel):
 @mistake("past the context is refused", "models that compare the table of positions with the new tokens alone")
 def context_checked_without_the_cache(switches: Switches, model: LanguageModel):
     """Whether a text still fits is asked of the new tokens, not of those in the cache and the new ones together."""
-    switches.wrap(model, "_check", lambda right, token_ids, start, cache: right(token_ids, 0, cache))
+    switches.wrap(model, "check_ids", lambda right, token_ids, start, cache: right(token_ids, 0, cache))
 
