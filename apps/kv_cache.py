@@ -206,9 +206,9 @@ def build(demo: gr.Blocks) -> None:
         gr.Markdown("### Is the formula true? Caches that were really allocated")
         dots = gr.Plot(shown[4], show_label=False, elem_id="dots")
         checked = gr.HTML(shown[5], elem_id="checked")
-    common.lesson("`course/01_architecture` opens the course with the journey of one token; the lessons on attention "
-                  "take this cache apart. The papers: DeepSeek-V2 (arXiv:2405.04434, section 2.1) for MLA, Ainslie et "
-                  "al. (arXiv:2305.13245) for GQA.")
+    common.lesson("`course/03_kv_cache/01_the_cache.ipynb` builds a cache by hand and measures its good and bad side; "
+                  "`02_mqa_and_gqa.ipynb` beside it makes it smaller. The papers: DeepSeek-V2 (arXiv:2405.04434, "
+                  "section 2.1) for MLA, Ainslie et al. (arXiv:2305.13245) for GQA.")
     before = gr.State(shown[6])
     outputs = [notice, bars, lines, text, table, dots, checked, before]
     inputs = [before, *controls.values()]

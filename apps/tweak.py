@@ -162,7 +162,7 @@ def build(demo: gr.Blocks) -> None:
     controls = {"width": width, "layers": layers, "attention": attention, "prompt": prompt, "seed": seed}
     common.try_this((what, common.link("", **state)) for what, state in TRY)
     common.copy_link_button(controls)
-    common.lesson("`course/01_architecture/01_journey_of_a_token.ipynb` follows five tokens through such a model.")
+    common.lesson("`course/01_architecture/03_training_a_gpt.ipynb` trains such a model and watches one weight learn.")
 
     sliders, moved = [width, layers, attention], [width.input, layers.input, attention.input]
     seen = [notice, numbers, plot, said, formula, points, *near, before]

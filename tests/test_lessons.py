@@ -176,6 +176,24 @@ def test_the_glossary_has_every_config_field_that_papers_have_a_symbol_for():
         bias_update_speed vocab_size max_seq_len""".split())
 
 
+def test_the_map_leads_from_each_lecture_to_sections_that_are_there():
+    """Every lecture of the series has a row; a row with a lesson names sections of it, word for word."""
+    text = (COURSE / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and ("watch?v=" in line or ".ipynb" in line)]
+    assert len({match for row in rows for match in re.findall(r"watch\?v=([\w-]{11})", row)}) == 25
+    for row in rows:
+        lecture, where = row.strip("|").split("|")[:2]
+        if where.strip() == "to come":
+            continue
+        path, = re.findall(r"\]\(([^)]+\.ipynb)\)", where)
+        sections = re.findall(r"\*([^*]+)\*", where)
+        assert sections, row
+        headings = re.findall(r"^##+ (.*)$", prose(COURSE / path), re.MULTILINE)
+        assert [section for section in sections if section not in headings] == [], row
+        video = re.search(r"watch\?v=([\w-]{11})", lecture)
+        assert video is None or video[1] in prose(COURSE / path)  # the lesson names its lecture too
+
+
 def test_the_map_names_every_lesson_and_nothing_else():
     text = (COURSE / "README.md").read_text(encoding="utf-8")
     linked = {link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")}

@@ -1,15 +1,17 @@
 """The loop on a task small enough for seconds, and the pieces it is made of."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from llm_core import LanguageModel, data, load_pretrained, presets
+from llm_core import LanguageModel, data, load_pretrained, presets, pretrained, tokenizer
 from llm_core.training.__main__ import main
 from llm_core.training.evaluate import bits_per_byte, total_loss
+from llm_core.training.log import Log
 from llm_core.training.loop import build_optimizer, train, train_step
 from llm_core.training.recipe import RECIPES, Recipe
 from tests.tiny_configs import build, some_ids
@@ -109,6 +111,40 @@ def test_a_text_of_ones_own_becomes_a_model_that_loads(tmp_path):
         "text.txt" not in (out / "README.md").read_text()
         and "last 5 % of each document" in (out / "README.md").read_text()
     )
+    card = json.loads((out / "card.json").read_text())
+    assert [row["step"] for row in card["first_steps"]] == [2] and card["first_steps"][0]["mtp_loss"] > 1
+    assert set(card["second_token"]) == {"MTP", "bigram table", "prompt lookup"}
+    assert len({found["positions"] for found in card["second_token"].values()}) == 1  # the same places for all
+    assert f"| bigram table | {card['second_token']['bigram table']['greedy']:.1%}" in (out / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_shipped_models_first_steps_are_the_recorded_ones(tmp_path):
+    """200 steps of gpt-mini, from its recipe: the curve on its card, but for the last digits that processors differ in.
+
+    The first batches alone would not show a wrong schedule or optimiser; by step 200 they have moved the loss far.
+    """
+    card, recipe = pretrained.card("gpt-mini"), RECIPES["gpt-mini"]
+    assert {**dataclasses.asdict(recipe), "betas": list(recipe.betas)} == card["recipe"]
+
+    class Enough(Exception):
+        pass
+
+    def report(row):
+        if row["step"] == 200:
+            raise Enough
+
+    text = data.tokenized(data.shakespeare(), tokenizer.get("course"))
+    with pytest.raises(Enough):
+        train(recipe, text.train, data.windows(text.held_out, recipe.context), text.held_out_bytes, report,
+              folder=tmp_path)
+    rows, wanted = Log(tmp_path / "log.csv").rows(), card["first_steps"]
+    assert [row["step"] for row in rows] == [row["step"] for row in wanted] == list(range(10, 201, 10))
+    assert wanted[0]["loss"] - wanted[-1]["loss"] > 1
+    for row, its in zip(rows, wanted):
+        assert row["loss"] == pytest.approx(its["loss"], abs=0.01)
+        assert row["gradient_norm"] == pytest.approx(its["gradient_norm"], rel=0.05)
 
 
 @pytest.mark.parametrize(

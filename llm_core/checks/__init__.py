@@ -2,8 +2,91 @@
 
 core.py      how a function is tried, and how a mistake gets its name
 journey.py   course/01_architecture/01_journey_of_a_token.ipynb
+cases.py     several cases at once, against known wrong functions
+tokenisation.py   course/01_architecture/02_tokenisation.ipynb
+training.py  course/01_architecture/03_training_a_gpt.ipynb
+self_attention.py   course/02_attention/01_self_attention.ipynb
+causal_attention.py   course/02_attention/02_causal_attention.ipynb
+multi_head.py   course/02_attention/03_multi_head_attention.ipynb
+kv_cache.py, cached_reading.py   course/03_kv_cache/01_the_cache.ipynb
+shared_heads.py   course/03_kv_cache/02_mqa_and_gqa.ipynb
+positions.py   course/04_rope/01_counting_positions.ipynb
+rope.py   course/04_rope/02_rotary_positions.ipynb
+long_context.py   course/04_rope/03_long_context.ipynb
+
+`python -m llm_core.checks --help`: a working copy of the lessons, what is solved, a table for a class.
 """
 
-from llm_core.checks.journey import causal_attention_by_hand, count_gpt, input_embedding, layer_norm, one_trillion
+from importlib import import_module
 
-__all__ = ["causal_attention_by_hand", "count_gpt", "input_embedding", "layer_norm", "one_trillion"]
+# Check -> its file in this folder. To add a check, add one line here, in the order of the lessons: nothing is imported
+# at the top, so that the command works at once, without torch. A check must not have the name of a file here.
+_HOME = {
+    "input_embedding": "journey",
+    "layer_norm": "journey",
+    "causal_attention_by_hand": "journey",
+    "count_gpt": "journey",
+    "one_trillion": "journey",
+    "token_pairs": "tokenisation",
+    "join_pair": "tokenisation",
+    "encode_word": "tokenisation",
+    "show_as_written": "tokenisation",
+    "chat_ids": "tokenisation",
+    "shifted_tasks": "training",
+    "mean_loss": "training",
+    "adamw_step": "training",
+    "rate_at": "training",
+    "bits_per_byte_of": "training",
+    "clipped": "training",
+    "stable_softmax": "self_attention",
+    "self_attention_by_hand": "self_attention",
+    "tokens_looked_at": "self_attention",
+    "attention_flops": "self_attention",
+    "pronoun_finds_name": "self_attention",
+    "causal_shares": "causal_attention",
+    "mask_for_new_tokens": "causal_attention",
+    "drop_shares": "causal_attention",
+    "may_look_past_padding": "causal_attention",
+    "leaks": "causal_attention",
+    "split_heads": "multi_head",
+    "head_writes": "multi_head",
+    "fused_multi_head": "multi_head",
+    "induction_score": "multi_head",
+    "induction_by_hand": "multi_head",
+    "tokens_read": "kv_cache",
+    "cache_bytes_by_hand": "kv_cache",
+    "attend_with_past": "cached_reading",
+    "users_that_fit": "kv_cache",
+    "score_endings": "cached_reading",
+    "key_head_of": "shared_heads",
+    "grouped_attention_by_hand": "shared_heads",
+    "pool_heads": "shared_heads",
+    "as_multi_head": "shared_heads",
+    "kv_heads_that_fit": "shared_heads",
+    "position_bits": "positions",
+    "sinusoidal_table": "positions",
+    "shift_matrix": "positions",
+    "score_parts": "positions",
+    "order_blind": "positions",
+    "turn_pairs": "rope",
+    "rope_angles": "rope",
+    "rotate_in_halves": "rope",
+    "to_halves": "rope",
+    "knows_only_distance": "rope",
+    "pairs_in_danger": "long_context",
+    "base_for_pair": "long_context",
+    "yarn_speeds": "long_context",
+    "yarn_softmax_scale": "long_context",
+    "stretch_with_yarn": "long_context",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"there is no check {name!r}; there are {', '.join(_HOME)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _HOME.keys())  # so that Tab completes the names

@@ -41,6 +41,7 @@ def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.To
         "recipe": asdict(recipe),
         "parameters": counts.total,
         "active_parameters": counts.active,
+        "mtp_parameters": counts.mtp,
         "tokens_read": recipe.tokens,
         "epochs": round(recipe.tokens / len(text.train), 2),
         "best_step": result.best_step,
@@ -97,6 +98,7 @@ def mini_card(name: str, about: dict) -> str:
     """The card as a page to read."""
     recipe = about["recipe"]
     samples = "\n\n".join(f"```text\n{text}\n```" for text in about["samples"])
+    mtp = f"; {about['mtp_parameters']:,} more in its MTP module" if about["mtp_parameters"] else ""
     ahead = "\n" + second_token_table(about["second_token"]) if "second_token" in about else ""
     return f"""# {name}
 
@@ -104,7 +106,7 @@ def mini_card(name: str, about: dict) -> str:
 
 | | |
 |---|---|
-| parameters | {about['parameters']:,} in all, {about['active_parameters']:,} active for a token |
+| parameters | {about['parameters']:,} in all, {about['active_parameters']:,} active for a token{mtp} |
 | held out | **{about['bits_per_byte']} bits per byte** on the last 5 % of each document \
 ({about['held_out_bytes']:,} bytes), of the stored bf16 file |
 | data | {about['corpus']}, {about['tokens_read']:,} tokens read, {about['epochs']} times through |

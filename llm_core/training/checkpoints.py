@@ -29,7 +29,7 @@ from llm_core.training.ranks import ALONE, Ranks
 
 KEPT = 2  # the last one, and one more in case a disk spoils it
 NAME = re.compile(r"step-(\d{8})")
-Sizes = dict[str, Tensor]  # what a checkpoint holds: tensors on the device "meta", of which only shape and type are known
+Sizes = dict[str, Tensor]  # what a checkpoint holds, as tensors without numbers (device "meta")
 
 logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
 

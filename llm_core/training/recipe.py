@@ -63,7 +63,7 @@ class Recipe:
 
 # The recipes of the models that ship. Same data, tokenizer and token budget for the two minis.
 RECIPES: dict[str, Recipe] = {
-    **{name: Recipe(name, steps=6000) for name in presets.mini_names()},
+    **{name: Recipe(name, steps=6000, learning_rate=3e-3) for name in presets.mini_names()},
     # The grid: one budget for all, so that only the config differs. Small models stand higher learning rates.
     **{name: Recipe(name, steps=1000, learning_rate=4e-3, evaluate_every=1000) for name in presets.grid_names()},
 }
