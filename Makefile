@@ -42,7 +42,7 @@ test: lint unit lessons browser  ## every check: ruff, unit tests, lessons, and 
 test-fast: $(STAMP)  ## the unit tests without the slow ones, under two minutes
 	$(PYTEST) $(UNIT_TESTS) $(TWO_PROCESSES) -m "not slow and not long"
 
-test-long: $(STAMP)  ## what takes too long for every day: 2 GB of text, …
+test-long: $(STAMP)  ## what takes too long for every day: 2 GB of text
 	$(PYTEST) $(UNIT_TESTS) -m long -s
 
 lint: $(STAMP)  ## ruff
