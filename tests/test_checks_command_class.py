@@ -220,6 +220,22 @@ def test_several_folders_and_names_that_are_alike(ask, tmp_path):
     assert table[-1][1:3] == ["3", "6"]
 
 
+def test_a_working_copy_from_before_a_topic_was_renamed_is_one_learner(ask, tmp_path):
+    write(tmp_path / "ann" / "01_its_old_name" / "01_double.ipynb", SOLVED)
+    write(tmp_path / "ann" / ".course-copy.json", b"{}")
+    ask("export", tmp_path / "ann", "--out", tmp_path / "class.csv")
+    assert read_table(tmp_path / "class.csv")[1][:4] == ["ann", "1", "2", "solved"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_link_among_the_learners_is_left_out(ask, tmp_path):
+    write(tmp_path / "other" / PLACE, SOLVED)
+    write(tmp_path / "class" / "ann" / PLACE, lesson())
+    (tmp_path / "class" / "ben").symlink_to(tmp_path / "other")
+    ask("export", tmp_path / "class", "--out", tmp_path / "class.csv")
+    assert [row[0] for row in read_table(tmp_path / "class.csv")] == ["learner", "ann", "all learners"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows allows fewer names")
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1", "=1\n=2", '=1","=2'])
 def test_no_name_becomes_a_formula(name, ask, tmp_path):

@@ -32,6 +32,7 @@ def test_a_handout_has_no_solutions(hints, ask, tmp_path):
     ask("student", tmp_path / "out", *([] if hints else ["--without-hints"]))
     data = contents(tmp_path / "out")[PLACE]
     nbformat.validate(nbformat.reads(data.decode(), 4))
+    assert "(★, 5 min)".encode() in data  # as notebooks are saved: a reader of the file sees the letters
     text = "\n".join(sources(data, "markdown"))
     assert "Solution" not in text and "x + x" not in text and "Many others" not in text
     assert ("<summary>Hint</summary>\n\nTwice." in text) == hints
