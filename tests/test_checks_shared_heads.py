@@ -109,6 +109,8 @@ WRONG = {
     ],
     "kv_heads_that_fit": [
         (lambda *a: fitting(*a, divides=False), "must divide n_heads"),
+        (lambda c, m, b, t: next((n for n in (32, 16, 8, 4, 2, 1) if c.attention.n_heads % n == 0
+                                  and size(c, n, b, t) <= m), 0), "powers of two"),
         (lambda *a: fitting(*a, least=1), "the answer is 0"),
         (lambda *a: fitting(*a, strict=True), "fill the memory exactly"),
         (lambda *a: fitting(*a, pick=min), "the smallest is always 1"),

@@ -256,7 +256,7 @@ def test_what_is_written_is_read_back(name):
     written = to_hf(config)
     json.dumps(written)
     read = ModelConfig.from_hf(written)
-    wanted = config.replace(dropout=0.0)
+    wanted = config.replace(dropout=0.0, init_std=0.02)  # how a model is trained is not in the file
     if isinstance(config.attention, GroupedAttentionConfig):
         heads = config.attention.replace(head_dim=None)
         if config.rope is None:

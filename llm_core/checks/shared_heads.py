@@ -173,12 +173,12 @@ def kv_heads_that_fit(function) -> str:
     l8, l405, smol = (ModelConfig.preset(name) for name in ("llama-3.1-8b", "llama-3.1-405b", "smollm2-135m"))
     odd = l8.replace(attention=l8.attention.replace(n_heads=12, n_kv_heads=12, head_dim=128))
     cases = ((l8, 60 * 10**9, 32, 8192), (l405, 10**11, 1, 131_072), (smol, 10**8, 1, 8192), (l8, 10**9, 64, 8192),
-             (l8, 10**12, 1, 8192), (odd, _bytes(odd, 5, 2, 1000), 2, 1000), (l8, _bytes(l8, 16, 3, 100), 3, 100))
+             (l8, 10**12, 1, 8192), (odd, _bytes(odd, 7, 2, 1000), 2, 1000), (l8, _bytes(l8, 16, 3, 100), 3, 100))
 
-    def fits(config, memory, batch, tokens, divides=True, least=0, strict=False, bits=16, smallest=False):
+    def fits(config, memory, batch, tokens, divides=True, least=0, strict=False, bits=16, smallest=False, powers=False):
         heads = config.attention.n_heads
         good = [n for n in range(1, heads + 1) if (not divides or heads % n == 0)
-                and _bytes(config, n, batch, tokens, bits) <= memory - strict]
+                and not (powers and n & (n - 1)) and _bytes(config, n, batch, tokens, bits) <= memory - strict]
         return (min if smallest else max)(good, default=least)
 
     def counts_alike(c, m, b, t, **wrong):  # where a batch or a length is forgotten
@@ -189,6 +189,7 @@ def kv_heads_that_fit(function) -> str:
 
     _numbers(function, cases, fits, [
         ("n_kv_heads must divide n_heads: no group may be larger than another", lambda *a: fits(*a, divides=False)),
+        ("are only powers of two tried? Every divisor of n_heads will do", lambda *a: fits(*a, powers=True)),
         ("if not even one head fits, the answer is 0", lambda *a: fits(*a, least=1)),
         ("caches that fill the memory exactly do fit", lambda *a: fits(*a, strict=True)),
         ("the largest number that fits is wanted; the smallest is always 1", lambda *a: fits(*a, smallest=True)),

@@ -254,6 +254,7 @@ def test_on_a_phone_and_in_the_dark(new_page, site, width, theme):
     opened(page, site, extra=f"&__theme={theme}")
     assert has_no_sideways_scroll(page)
     for chart in ("vectors", "strips", "effects", "attention", "lens"):
+        page.locator(f"#{chart} .main-svg").first.wait_for(state="attached", timeout=60_000)  # drawn after the tables
         background = page.evaluate(f"getComputedStyle(document.querySelector('#{chart} .main-svg')).backgroundColor")
         assert background == "rgba(0, 0, 0, 0)"
     settle(page)

@@ -144,6 +144,7 @@ def test_looks_right_on_a_phone_and_in_the_dark(new_page, site, width, scheme):
     opened(page, site)
     page.locator("#chart .js-plotly-plot").wait_for()
     assert has_no_sideways_scroll(page)
+    page.locator("#chart .main-svg").first.wait_for(state="attached", timeout=60_000)
     assert page.evaluate("getComputedStyle(document.querySelector('#chart .main-svg')).backgroundColor") in (
         "rgba(0, 0, 0, 0)", "transparent")
 
