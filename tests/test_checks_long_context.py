@@ -2,12 +2,10 @@
 
 import math
 
-import pytest
 import torch
 
 from llm_core.config import Llama3RopeConfig, ModelConfig, RopeConfig, YarnConfig
 from llm_core.positions import inverse_frequencies
-from tests.test_checks import verdict
 
 
 def danger(width, theta, trained, turn=2 * math.pi, exponent=2):
@@ -128,13 +126,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "function", "hint"), [
-    (name, *case) for name, cases in WRONG.items() for case in cases])
-def test_a_wrong_answer_gets_its_hint(name, function, hint, capsys):
-    said = verdict(name, function, capsys)
-    assert said.startswith("not yet: ") and hint in said
-
-
 RIGHT = {
     "pairs_in_danger": [
         danger,
@@ -156,8 +147,3 @@ RIGHT = {
         lambda c, n: ModelConfig.from_dict(stretch(c, n).to_dict()),
     ],
 }
-
-
-@pytest.mark.parametrize(("name", "function"), [(name, f) for name, functions in RIGHT.items() for f in functions])
-def test_a_right_answer_may_be_written_otherwise(name, function, capsys):
-    assert verdict(name, function, capsys).startswith("right: ")

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -125,14 +124,6 @@ WRONG = {
         (lambda: matrices(PRONOUN, NAME, NUMBER, size=math.inf), "infinity"),
     ],
 }
-CASES = [pytest.param(name, answer, words, id=f"{name} {i}: {words}")
-         for name, answers in WRONG.items() for i, (answer, words) in enumerate(answers)]
-
-
-@pytest.mark.parametrize(("name", "answer", "words"), CASES)
-def test_a_wrong_answer_gets_its_hint(name, answer, words, capsys):
-    said = verdict(name, answer, capsys)
-    assert said.startswith("not yet: ") and words in said, said
 
 
 def wide(size=9.0):
@@ -142,27 +133,34 @@ def wide(size=9.0):
     return W_q, W_k, torch.tensor([[0.], [0.], [0.], [1.]])
 
 
-@pytest.mark.parametrize(("name", "answer"), [
-    ("stable_softmax", lambda s: F.softmax(s, dim=-1)),
-    ("stable_softmax", lambda s: s.log_softmax(-1).exp()),
-    ("stable_softmax", lambda s: s.double().softmax(-1)),
-    ("self_attention_by_hand", lambda x, q, k, v: F.scaled_dot_product_attention(x @ q, x @ k, x @ v)),
-    ("self_attention_by_hand", lambda x, q, k, v: ((x @ q / q.shape[1]**0.5) @ (x @ k).T).softmax(-1) @ x @ v),
-    ("self_attention_by_hand", lambda *a: F.scaled_dot_product_attention(*(a[0].double() @ W.double() for W in a[1:]))),
-    ("tokens_looked_at", lambda s: total(s).exp()),
-    ("tokens_looked_at", lambda s: (-(s * s.clamp(min=1e-12).log()).sum(-1)).exp()),
-    ("tokens_looked_at", lambda s: 2**(-(s * (s + 1e-20).log2()).sum(-1))),
-    ("tokens_looked_at", lambda s: 1 / (s**s).prod(-1)),
-    ("attention_flops", lambda T, D: (8.0 * T * D**2, 4.0 * T**2 * D)),
-    ("attention_flops", lambda T, D: [4 * (2 * T * D * D), 2 * (2 * T * T * D)]),
-    ("pronoun_finds_name", wide),
-    ("pronoun_finds_name", lambda: matrices(PRONOUN, NAME, NUMBER, size=12.0)),
-    ("pronoun_finds_name", lambda: [W.int() for W in matrices(PRONOUN, NAME, NUMBER)]),
-    ("pronoun_finds_name", lambda: matrices(PRONOUN, [1.0, -1.0, -1.0, 0.0], NUMBER)),
-])
-def test_right_answers_need_not_be_written_as_ours(name, answer, capsys):
-    said = verdict(name, answer, capsys)
-    assert said.startswith("right: "), said
+RIGHT = {
+    "stable_softmax": [
+        lambda s: F.softmax(s, dim=-1),
+        lambda s: s.log_softmax(-1).exp(),
+        lambda s: s.double().softmax(-1),
+    ],
+    "self_attention_by_hand": [
+        lambda x, q, k, v: F.scaled_dot_product_attention(x @ q, x @ k, x @ v),
+        lambda x, q, k, v: ((x @ q / q.shape[1]**0.5) @ (x @ k).T).softmax(-1) @ x @ v,
+        lambda *a: F.scaled_dot_product_attention(*(a[0].double() @ W.double() for W in a[1:])),
+    ],
+    "tokens_looked_at": [
+        lambda s: total(s).exp(),
+        lambda s: (-(s * s.clamp(min=1e-12).log()).sum(-1)).exp(),
+        lambda s: 2**(-(s * (s + 1e-20).log2()).sum(-1)),
+        lambda s: 1 / (s**s).prod(-1),
+    ],
+    "attention_flops": [
+        lambda T, D: (8.0 * T * D**2, 4.0 * T**2 * D),
+        lambda T, D: [4 * (2 * T * D * D), 2 * (2 * T * T * D)],
+    ],
+    "pronoun_finds_name": [
+        wide,
+        lambda: matrices(PRONOUN, NAME, NUMBER, size=12.0),
+        lambda: [W.int() for W in matrices(PRONOUN, NAME, NUMBER)],
+        lambda: matrices(PRONOUN, [1.0, -1.0, -1.0, 0.0], NUMBER),
+    ],
+}
 
 
 def test_what_a_right_answer_is_told(capsys):

