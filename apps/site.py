@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import architecture, common, home, journey, kv_cache, playground, tweak
+from apps import architecture, common, home, journey, kv_cache, playground, tweak, wrong_elsewhere
 
-PAGES = (journey, architecture, kv_cache, playground, tweak)  # in the order of the navigation bar
+PAGES = (journey, architecture, kv_cache, playground, tweak, wrong_elsewhere)  # in the order of the navigation bar
 
 
 def build() -> gr.Blocks:

@@ -4,6 +4,7 @@ parameters.py  every trained tensor, summed by part      cache.py    bytes that 
 compute.py     FLOPs, training memory, decoding speed    units.py    numbers as people read them
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
 journey.py     the stops of a token on its way, with what each owns and leaves in the cache
+wrong_elsewhere.py  published figures that do not come out, beside the sums that do
 
 Counts are exact integers, also for models that no machine could hold: layers are multiplied, never looped over.
 """
