@@ -2,6 +2,8 @@
 
 parameters.py  every trained tensor, summed by part      cache.py    bytes that the cache takes
 compute.py     FLOPs, training memory, decoding speed    units.py    numbers as people read them
+training_run.py  hours and cost of a training run, and what was published about real ones
+parallel.py    what lies on one of many GPUs             precision.py  what V3 trains in FP8, and what it does not
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
 journey.py     the stops of a token on its way, with what each owns and leaves in the cache
 wrong_elsewhere.py  published figures that do not come out, beside the sums that do
@@ -21,6 +23,13 @@ from llm_core.accounting.compute import (
     training_memory,
 )
 from llm_core.accounting.journey import Stop, journey
+from llm_core.accounting.parallel import (
+    V3_LAYOUT,
+    GpuMemory,
+    Layout,
+    cache_bytes_per_gpu,
+    training_memory_per_gpu,
+)
 from llm_core.accounting.parameters import (
     PARTS,
     Parameters,
@@ -30,12 +39,28 @@ from llm_core.accounting.parameters import (
     per_layer,
     rows,
 )
+from llm_core.accounting.precision import Work, fp8_share, precision_map
 from llm_core.accounting.table import table
+from llm_core.accounting.training_run import (
+    GPUS,
+    RUNS,
+    Gpu,
+    PublishedRun,
+    Stage,
+    TrainingFlops,
+    days,
+    gpu_hours,
+    published_utilisation,
+    training_flops,
+    utilisation,
+)
 from llm_core.accounting.units import exact, human_bytes, human_count, parse_tokens, percent, ratio, times
 
 __all__ = [
-    "HARDWARE", "PARTS", "DecodeBound", "Flops", "Hardware", "Parameters", "Row", "Stop", "TrainingMemory",
-    "cache_bytes", "cache_bytes_per_token", "cache_formula", "count_parameters", "decode_bound", "exact",
-    "forward_flops", "human_bytes", "human_count", "journey", "mtp_rows", "parse_tokens", "per_layer", "percent",
-    "ratio", "rows", "table", "times", "training_memory",
+    "GPUS", "HARDWARE", "PARTS", "RUNS", "V3_LAYOUT", "DecodeBound", "Flops", "Gpu", "GpuMemory", "Hardware", "Layout",
+    "Parameters", "PublishedRun", "Row", "Stage", "Stop", "TrainingFlops", "TrainingMemory", "Work", "cache_bytes",
+    "cache_bytes_per_gpu", "cache_bytes_per_token", "cache_formula", "count_parameters", "days", "decode_bound",
+    "exact", "forward_flops", "fp8_share", "gpu_hours", "human_bytes", "human_count", "journey", "mtp_rows",
+    "parse_tokens", "per_layer", "percent", "precision_map", "published_utilisation", "ratio", "rows", "table", "times",
+    "training_flops", "training_memory", "training_memory_per_gpu", "utilisation",
 ]

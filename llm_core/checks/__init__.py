@@ -13,6 +13,8 @@ shared_heads.py   course/03_kv_cache/02_mqa_and_gqa.ipynb
 positions.py   course/04_rope/01_counting_positions.ipynb
 rope.py   course/04_rope/02_rotary_positions.ipynb
 long_context.py   course/04_rope/03_long_context.ipynb
+fp8_lesson.py   course/08_quantization/03_training_in_fp8.ipynb
+training_cost.py   course/09_capstone/03_what_training_took.ipynb
 
 `python -m llm_core.checks --help`: a working copy of the lessons, what is solved, a table for a class.
 """
@@ -78,6 +80,16 @@ _HOME = {
     "yarn_speeds": "long_context",
     "yarn_softmax_scale": "long_context",
     "stretch_with_yarn": "long_context",
+    "three_products": "fp8_lesson",
+    "fp8_weight_gradient": "fp8_lesson",
+    "power_of_two_scale": "fp8_lesson",
+    "delayed_scales": "fp8_lesson",
+    "whole_speedup": "fp8_lesson",
+    "run_flops": "training_cost",
+    "utilisation_of": "training_cost",
+    "bill": "training_cost",
+    "bytes_on_a_gpu": "training_cost",
+    "cache_on_a_gpu": "training_cost",
 }
 __all__ = list(_HOME)
 
