@@ -13,6 +13,9 @@ shared_heads.py   course/03_kv_cache/02_mqa_and_gqa.ipynb
 positions.py   course/04_rope/01_counting_positions.ipynb
 rope.py   course/04_rope/02_rotary_positions.ipynb
 long_context.py   course/04_rope/03_long_context.ipynb
+routing.py   course/06_moe/01_experts_and_routing.ipynb
+integer_formats.py   course/08_quantization/01_integers.ipynb
+fp8_formats.py   course/08_quantization/02_fp8.ipynb
 fp8_lesson.py   course/08_quantization/03_training_in_fp8.ipynb
 training_cost.py   course/09_capstone/03_what_training_took.ipynb
 
@@ -80,6 +83,20 @@ _HOME = {
     "yarn_speeds": "long_context",
     "yarn_softmax_scale": "long_context",
     "stretch_with_yarn": "long_context",
+    "choose_experts": "routing",
+    "sparse_layer": "routing",
+    "layer_parameters": "routing",
+    "bits_about_expert": "routing",
+    "symmetric_codes": "integer_formats",
+    "codes_with_zero_point": "integer_formats",
+    "kept_in_groups": "integer_formats",
+    "two_in_a_byte": "integer_formats",
+    "best_fraction": "integer_formats",
+    "e4m3_value": "fp8_formats",
+    "tile_scales": "fp8_formats",
+    "fp8_bytes": "fp8_formats",
+    "smallest_kept": "fp8_formats",
+    "promoted_product": "fp8_formats",
     "three_products": "fp8_lesson",
     "fp8_weight_gradient": "fp8_lesson",
     "power_of_two_scale": "fp8_lesson",
