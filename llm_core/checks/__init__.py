@@ -14,6 +14,7 @@ positions.py   course/04_rope/01_counting_positions.ipynb
 rope.py   course/04_rope/02_rotary_positions.ipynb
 long_context.py   course/04_rope/03_long_context.ipynb
 routing.py   course/06_moe/01_experts_and_routing.ipynb
+speculation.py   course/07_mtp/02_speculative_decoding.ipynb
 integer_formats.py   course/08_quantization/01_integers.ipynb
 fp8_formats.py   course/08_quantization/02_fp8.ipynb
 fp8_lesson.py   course/08_quantization/03_training_in_fp8.ipynb
@@ -87,6 +88,11 @@ _HOME = {
     "sparse_layer": "routing",
     "layer_parameters": "routing",
     "bits_about_expert": "routing",
+    "tokens_of_pass": "speculation",
+    "replacement": "speculation",
+    "draft_quality": "speculation",
+    "best_gamma": "speculation",
+    "comes_out_as": "speculation",
     "symmetric_codes": "integer_formats",
     "codes_with_zero_point": "integer_formats",
     "kept_in_groups": "integer_formats",
