@@ -14,6 +14,7 @@ positions.py   course/04_rope/01_counting_positions.ipynb
 rope.py   course/04_rope/02_rotary_positions.ipynb
 long_context.py   course/04_rope/03_long_context.ipynb
 routing.py   course/06_moe/01_experts_and_routing.ipynb
+balance.py   course/06_moe/02_balancing.ipynb
 multi_token.py   course/07_mtp/01_multi_token_prediction.ipynb
 speculation.py   course/07_mtp/02_speculative_decoding.ipynb
 integer_formats.py   course/08_quantization/01_integers.ipynb
@@ -89,6 +90,11 @@ _HOME = {
     "sparse_layer": "routing",
     "layer_parameters": "routing",
     "bits_about_expert": "routing",
+    "uneven_by": "balance",
+    "switch_loss": "balance",
+    "choose_with_bias": "balance",
+    "next_bias": "balance",
+    "finds_place": "balance",
     "tasks_at_depth": "multi_token",
     "block_input": "multi_token",
     "loss_ahead": "multi_token",
