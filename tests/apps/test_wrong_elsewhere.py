@@ -18,7 +18,7 @@ def opened(page, site, query=""):
 
 def shown(page, figure):
     """Whether the page shows this figure: its sum, both bars, the link to its model."""
-    wait_for_text(page, "#text", figure.why[:60])
+    wait_for_text(page, "#text", figure.claim)  # two figures may have one reason
     text = page.locator("#text").inner_text()
     assert all(line in text for line in figure.arithmetic)
     page.wait_for_function("t => document.querySelector('#chart').textContent.includes(t)",
