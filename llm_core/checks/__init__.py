@@ -20,6 +20,7 @@ speculation.py   course/07_mtp/02_speculative_decoding.ipynb
 integer_formats.py   course/08_quantization/01_integers.ipynb
 fp8_formats.py   course/08_quantization/02_fp8.ipynb
 fp8_lesson.py   course/08_quantization/03_training_in_fp8.ipynb
+capstone.py   course/09_capstone/01_mini_deepseek.ipynb
 training_cost.py   course/09_capstone/03_what_training_took.ipynb
 
 `python -m llm_core.checks --help`: a working copy of the lessons, what is solved, a table for a class.
@@ -120,6 +121,11 @@ _HOME = {
     "power_of_two_scale": "fp8_lesson",
     "delayed_scales": "fp8_lesson",
     "whole_speedup": "fp8_lesson",
+    "block_output": "capstone",
+    "expert_layer": "capstone",
+    "write_greedily": "capstone",
+    "fair_d_ff": "capstone",
+    "beyond_luck": "capstone",
     "run_flops": "training_cost",
     "utilisation_of": "training_cost",
     "bill": "training_cost",
