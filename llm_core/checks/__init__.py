@@ -13,8 +13,10 @@ shared_heads.py   course/03_kv_cache/02_mqa_and_gqa.ipynb
 positions.py   course/04_rope/01_counting_positions.ipynb
 rope.py   course/04_rope/02_rotary_positions.ipynb
 long_context.py   course/04_rope/03_long_context.ipynb
+mla_rope.py   course/05_mla/02_mla_with_rope.ipynb
 routing.py   course/06_moe/01_experts_and_routing.ipynb
 balance.py   course/06_moe/02_balancing.ipynb
+deepseek_moe.py   course/06_moe/03_deepseek_moe.ipynb
 multi_token.py   course/07_mtp/01_multi_token_prediction.ipynb
 speculation.py   course/07_mtp/02_speculative_decoding.ipynb
 integer_formats.py   course/08_quantization/01_integers.ipynb
@@ -87,6 +89,11 @@ _HOME = {
     "yarn_speeds": "long_context",
     "yarn_softmax_scale": "long_context",
     "stretch_with_yarn": "long_context",
+    "kept_numbers": "mla_rope",
+    "two_part_scores": "mla_rope",
+    "matrix_for_distance": "mla_rope",
+    "absorbed_step": "mla_rope",
+    "new_tokens_for_naive": "mla_rope",
     "choose_experts": "routing",
     "sparse_layer": "routing",
     "layer_parameters": "routing",
@@ -96,6 +103,11 @@ _HOME = {
     "choose_with_bias": "balance",
     "next_bias": "balance",
     "finds_place": "balance",
+    "ways_to_choose": "deepseek_moe",
+    "open_experts": "deepseek_moe",
+    "v3_gate": "deepseek_moe",
+    "active_from_total": "deepseek_moe",
+    "ways_within_groups": "deepseek_moe",
     "tasks_at_depth": "multi_token",
     "block_input": "multi_token",
     "loss_ahead": "multi_token",
