@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import common
+from apps import code_box, common
 from llm_core import ModelConfig, accounting, plots, presets
+from llm_core.as_python import as_python
 from llm_core.config import GroupedAttentionConfig, LatentAttentionConfig, MoEConfig, RopeConfig
 
 TITLE = "Architecture"
@@ -171,6 +172,12 @@ def draw(before, preset, beside, *values):
             tensor_formulas(config), now)
 
 
+def own_code(preset, beside, *values) -> str:
+    """The config that the controls make, as Python."""
+    now, _ = common.within(dict(zip(ORDER, values)), LIMITS)
+    return as_python(config_of(preset, now), preset)
+
+
 def _shown(value) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -204,6 +211,7 @@ def build(demo: gr.Blocks) -> None:
             controls, groups = _controls(first)
             everything = {"preset": preset, "beside": beside, **controls}
             common.copy_link_button(everything)
+            code_box.python_button(own_code, list(everything.values()), notice, "architecture_python")
             common.try_this([
                 ("DeepSeek-V3 with every expert made dense: what one network of that width weighs",
                  common.link("", preset="deepseek-v3", beside="deepseek-v3", moe=False)),

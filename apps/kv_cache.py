@@ -7,8 +7,9 @@ import functools
 import gradio as gr
 import torch
 
-from apps import common
+from apps import code_box, common
 from llm_core import ModelConfig, accounting, plots, presets
+from llm_core.as_python import as_python
 from llm_core.cache import Cache
 from llm_core.config import GroupedAttentionConfig, LatentAttentionConfig, RopeConfig
 
@@ -68,6 +69,12 @@ def variants(preset: str, n_layers: int, n_heads: int, head_dim: int, n_kv_heads
     latent = LatentAttentionConfig(n_heads, kv_lora_rank, head_dim, qk_rope_head_dim, head_dim)
     rope = (base.rope or RopeConfig()) if qk_rope_head_dim else None
     return {**out, "MLA": base.replace(n_layers=n_layers, attention=latent, rope=rope)}
+
+
+def own_code(preset, context, bits, batch, *values) -> str:
+    """The config of the preset's own kind of attention, with the controls' sizes, as Python."""
+    now, _ = common.within(dict(zip(list(SLIDERS)[1:], values)), {name: LIMITS[name] for name in list(SLIDERS)[1:]})
+    return as_python(variants(preset, **now)[presets.get(preset).attention.kind], preset)
 
 
 @functools.lru_cache(maxsize=32)
@@ -189,6 +196,7 @@ def build(demo: gr.Blocks) -> None:
                             for name, spec in SLIDERS.items() if name != "batch"}
             controls = {"preset": preset, "context": context, "bits": bits, **sliders}
             common.copy_link_button(controls)
+            code_box.python_button(own_code, list(controls.values()), notice, "kv_cache_python")
             common.try_this([
                 ("Llama 3.1 405B with 1M tokens: its own GQA against the rest",
                  common.link("", preset="llama-3.1-405b", context="1M")),

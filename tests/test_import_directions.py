@@ -37,6 +37,7 @@ tokenizer > data
 data > token_files
 data token_files balancing > training
 accounting > plots
+presets validation > as_python
 
 validation > config tokenizer sampling quantization data
 config > quantization hf_config
@@ -55,7 +56,7 @@ TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "a
 # Who may import these; everybody else may not, not even inside a function.
 ONLY = {
     "gradio": ("apps/", "tests/apps/"),  # the tests look at the very objects that the pages are made of
-    "plotly": ("llm_core/plots.py", "course/", "tests/"),  # a lesson may draw what only it needs, a test look into it
+    "plotly": ("llm_core/plots/", "course/", "tests/"),  # a lesson may draw what only it needs, a test look into it
     "transformers": ("tests/parity/", "tests/benchmarks/"),
     "apps": ("apps/", "tests/apps/"),  # the browser tests have to start the site that they look at
     "course": ("course/",),
@@ -204,10 +205,10 @@ def test_a_wrong_direction_is_seen(tmp_path):
 
 @pytest.mark.parametrize(("place", "line", "wrong"), [
     ("llm_core/moe.py", "import plotly.graph_objects as go", True),
-    ("llm_core/plots.py", "import plotly.graph_objects as go", False),
+    ("llm_core/plots/stage.py", "import plotly.graph_objects as go", False),
     ("apps/kv_cache.py", "import plotly", True),
     ("apps/kv_cache.py", "import gradio as gr", False),
-    ("llm_core/plots.py", "def f():\n    import gradio", True),
+    ("llm_core/plots/stage.py", "def f():\n    import gradio", True),
     ("tests/test_moe.py", "from transformers import AutoModel", True),
     ("tests/parity/test_gpt2.py", "from transformers import AutoModel", False),
     ("course/01/lesson.ipynb", "from apps import site", True),

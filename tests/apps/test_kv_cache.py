@@ -88,6 +88,13 @@ def test_what_cannot_be_is_said_and_the_last_good_figures_stay(page, site):
     wait_for_text(page, ".notice", "a number of tokens is written like 4096, 128k or 1M")
 
 
+def test_the_config_as_python(page, site):
+    open_page(page, site, "?preset=deepseek-v3&kv_lora_rank=256")
+    page.locator("#as-python").click()
+    wait_for_text(page, "#python", 'config = ModelConfig.preset("deepseek-v3")')
+    assert "kv_lora_rank=256" in page.locator("#python").inner_text()
+
+
 def test_a_bad_address_is_said(page, site):
     open_page(page, site, "?preset=gpt9&n_layers=9999&bits=5&batch=x&context=-1")
     said = page.locator(".notice").inner_text()
