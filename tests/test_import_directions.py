@@ -38,6 +38,7 @@ data > token_files
 data token_files balancing > training
 accounting > plots
 presets validation > as_python
+attention model validation > low_rank
 
 validation > config tokenizer sampling quantization data
 config > quantization hf_config
