@@ -13,7 +13,9 @@ shared_heads.py   course/03_kv_cache/02_mqa_and_gqa.ipynb
 positions.py   course/04_rope/01_counting_positions.ipynb
 rope.py   course/04_rope/02_rotary_positions.ipynb
 long_context.py   course/04_rope/03_long_context.ipynb
+latent.py   course/05_mla/01_latent_attention.ipynb
 mla_rope.py   course/05_mla/02_mla_with_rope.ipynb
+how_small.py   course/05_mla/03_how_small.ipynb
 routing.py   course/06_moe/01_experts_and_routing.ipynb
 balance.py   course/06_moe/02_balancing.ipynb
 deepseek_moe.py   course/06_moe/03_deepseek_moe.ipynb
@@ -89,11 +91,20 @@ _HOME = {
     "yarn_speeds": "long_context",
     "yarn_softmax_scale": "long_context",
     "stretch_with_yarn": "long_context",
+    "heads_as_small": "latent",
+    "attend_absorbed": "latent",
+    "through_latent": "latent",
+    "pays_from": "latent",
+    "one_bias": "latent",
     "kept_numbers": "mla_rope",
     "two_part_scores": "mla_rope",
     "matrix_for_distance": "mla_rope",
     "absorbed_step": "mla_rope",
     "new_tokens_for_naive": "mla_rope",
+    "largest_rank": "how_small",
+    "down_and_up": "how_small",
+    "down_and_up_for": "how_small",
+    "ranks_for": "how_small",
     "choose_experts": "routing",
     "sparse_layer": "routing",
     "layer_parameters": "routing",
