@@ -77,7 +77,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:
 def softmax_scale(config: ModelConfig) -> float:
     """What attention scores are multiplied by: 1 / sqrt(head_dim), under YaRN times mscale(mscale_all_dim) squared.
 
-    DeepSeek-V3: 192^-0.5 * 1.36888^2 = 0.135234. DeepSeek's own inference code takes mscale here, and only above the
+    DeepSeek-V3: 192^-0.5 * 1.36889^2 = 0.135234. DeepSeek's own inference code takes mscale here, and only above the
     original context; transformers takes mscale_all_dim at any length, as do we. They agree where the two are equal.
     """
     scale = config.head_dim**-0.5

@@ -25,6 +25,7 @@ integer_formats.py   course/08_quantization/01_integers.ipynb
 fp8_formats.py   course/08_quantization/02_fp8.ipynb
 fp8_lesson.py   course/08_quantization/03_training_in_fp8.ipynb
 capstone.py   course/09_capstone/01_mini_deepseek.ipynb
+conversion.py   course/09_capstone/02_real_checkpoints.ipynb
 training_cost.py   course/09_capstone/03_what_training_took.ipynb
 
 `python -m llm_core.checks --help`: a working copy of the lessons, what is solved, a table for a class.
@@ -149,6 +150,10 @@ _HOME = {
     "write_greedily": "capstone",
     "fair_d_ff": "capstone",
     "beyond_luck": "capstone",
+    "our_name": "conversion",
+    "converted_bytes": "conversion",
+    "turn_some": "conversion",
+    "queries_for_one_key": "conversion",
     "run_flops": "training_cost",
     "utilisation_of": "training_cost",
     "bill": "training_cost",
