@@ -51,6 +51,24 @@ def cards() -> str:
     ) + "</nav>"
 
 
+def list_models() -> dict:
+    """List the models that can be asked for by name, real ones and the course's own small ones.
+
+    Returns:
+        models: for each name its total and active parameters (active: all but the experts that a token does not
+        choose), kind of attention, layers, and bytes that one token leaves in the cache at 16 bits a number.
+    """
+    def about(config) -> dict:
+        n = accounting.count_parameters(config)
+        return {"total": n.total, "active": n.active, "attention": config.attention.kind, "n_layers": config.n_layers,
+                "cache_bytes_per_token": accounting.cache_bytes_per_token(config)}
+
+    return {"models": {name: about(presets.get(name)) for name in presets.names()}}
+
+
+API = (list_models,)
+
+
 def build(demo: gr.Blocks) -> None:
     common.question("How does a GPT become a DeepSeek?",
                     "This is the companion to the lectures *Build DeepSeek from scratch*: one model definition that "
