@@ -15,6 +15,7 @@ PATH = "/"
 CARDS = (
     ("/journey", "Token journey", "What happens to a word inside a model? Follow it through every compartment."),
     ("/architecture", "Architecture", "Where are a model's parameters? Take any model and move any of its sizes."),
+    ("/ladder", "Ladder", "Which change does what on the way from GPT-2 to DeepSeek-V3? Climb it step by step."),
     ("/kv-cache", "KV cache", "How much memory does the past take? MHA, GQA, MQA and MLA, side by side."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),

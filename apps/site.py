@@ -12,12 +12,14 @@ from apps import (
     home,
     journey,
     kv_cache,
+    ladder,
     playground,
     tweak,
     wrong_elsewhere,
 )
 
-PAGES = (journey, architecture, kv_cache, playground, tweak, wrong_elsewhere)  # in the order of the navigation bar
+# In the order of the navigation bar.
+PAGES = (journey, architecture, ladder, kv_cache, playground, tweak, wrong_elsewhere)
 
 
 def offering() -> tuple:
