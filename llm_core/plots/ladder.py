@@ -49,7 +49,7 @@ def _waterfall(rows, start: int, here: int, taken: int, worded, height: int | No
                        textposition="middle right", hoverinfo="skip", cliponaxis=False)
     return figure(bar, texts, height=height or 60 + 27 * len(labels), bargap=0.35,
                   yaxis={"autorange": "reversed", "showgrid": False, "ticks": ""},
-                  xaxis={"range": [0, 1.7 * max(ends)], "showticklabels": False, "showgrid": False})
+                  xaxis={"range": [0, 2.0 * max(ends)], "showticklabels": False, "showgrid": False})
 
 
 def _change(added: int, worded) -> str:

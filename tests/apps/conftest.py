@@ -228,6 +228,18 @@ def settle(page, quiet_ms: int = 300) -> None:
         quiet = 0 if any("/queue/" in request.url for request in page.running) else quiet + 50
 
 
+def open_and_wait(page, site: str, path: str) -> None:
+    """Open any page of the site, until it has read its address and all its charts are there."""
+    page.goto(site + path)
+    page.locator("h1").first.wait_for()
+    if path != "/":  # home has nothing to read
+        page.locator(".answered, .notice").first.wait_for(state="attached")
+    settle(page, quiet_ms=500)
+    # Gradio's sign for a chart that is still to come.
+    page.wait_for_function("![...document.querySelectorAll(\"[aria-label='Empty value']\")].some(e => "
+                           "e.checkVisibility())")
+
+
 CHANGED = "said => document.querySelector('.gradio-container').innerText !== said"
 
 

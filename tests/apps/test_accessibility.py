@@ -4,7 +4,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from conftest import CHANGED, has_no_sideways_scroll, settle, slider_that_tells
+from conftest import CHANGED, has_no_sideways_scroll, open_and_wait, settle, slider_that_tells
 
 from apps import home
 from apps import site as whole_site
@@ -22,12 +22,8 @@ STOPS = """() => [...document.querySelector('.gradio-container').querySelectorAl
 
 
 def open_page(page, site, module):
-    page.goto(site + module.PATH)
-    page.locator("h1").first.wait_for()
-    settle(page, quiet_ms=600)
-    # Gradio's sign for a chart that is still to come. Colours that fade are measured at their end.
-    page.wait_for_function("![...document.querySelectorAll(\"[aria-label='Empty value']\")].some(e => "
-                           "e.checkVisibility())")
+    open_and_wait(page, site, module.PATH)
+    # Colours that fade are measured at their end.
     page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
 
 
