@@ -36,10 +36,22 @@ def functions(pages: Iterable[ModuleType]) -> dict[str, Callable[..., dict]]:
     return found
 
 
-def add(pages: Iterable[ModuleType]) -> None:
+def add(demo: gr.Blocks, pages: Iterable[ModuleType]) -> None:
     """Make them endpoints of the Blocks that is being built."""
     for name, function in functions(pages).items():
         gr.api(endpoint(function), api_name=name, api_description=inspect.getdoc(function), **QUEUE)
+    check = demo.validate_inputs
+
+    def checked(event, inputs: list) -> None:
+        """What a program leaves out at the end of its list takes the default; Gradio would write a traceback."""
+        inputs += getattr(event.fn, "defaults", [])[len(inputs):]
+        try:
+            check(event, inputs)
+        except ValueError:
+            raise gr.Error(f"{event.api_name} got {len(inputs)} of its {len(event.inputs)} values",
+                           print_exception=False) from None
+
+    demo.validate_inputs = checked
 
 
 def endpoint(function: Callable[..., dict]) -> Callable[..., dict]:
@@ -55,6 +67,7 @@ def endpoint(function: Callable[..., dict]) -> Callable[..., dict]:
         except (ValueError, OSError) as problem:
             raise gr.Error(sentence(problem), print_exception=False) from None
 
+    called.defaults = [parameter.default for parameter in signature.parameters.values()]
     # Gradio reads the types from here, and does not look through strings.
     called.__annotations__ = hints
     called.__signature__ = signature.replace(
@@ -86,6 +99,8 @@ def fitting(name: str, value: Any, hint: Any) -> Any:
             return int(value)
         if plain is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
             return float(value)
+        if plain is list and isinstance(value, list) and get_args(kind):
+            return [fitting(f"each of {name}", item, get_args(kind)[0]) for item in value]
         if isinstance(value, plain) and (plain is bool or not isinstance(value, bool)):
             return value
     wanted = " or ".join(WORDS.get(get_origin(kind) or kind, str(kind)) for kind in allowed)

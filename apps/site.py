@@ -31,7 +31,7 @@ def build() -> gr.Blocks:
     with common.blocks(home.TITLE) as demo:
         gr.Navbar(main_page_name=home.TITLE)
         home.build(demo)
-        endpoints.add(offering())
+        endpoints.add(demo, offering())
     for page in PAGES:
         with demo.route(page.TITLE, page.PATH):
             page.build(demo)
