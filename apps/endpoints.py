@@ -58,6 +58,10 @@ def endpoint(function: Callable[..., dict]) -> Callable[..., dict]:
     """The function as programs call it: inputs of the right types, and each mistake as its sentence alone."""
     hints = get_type_hints(function)
     signature = inspect.signature(function)
+    for name in [*signature.parameters, "return"]:
+        if name not in hints:
+            raise ValueError(f"{function.__name__}'s {'answer' if name == 'return' else f'argument {name}'} needs a "
+                             "type: programs are told what to send, and what comes back")
 
     @functools.wraps(function)
     def called(*given: Any) -> dict:
