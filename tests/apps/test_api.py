@@ -3,6 +3,7 @@
 import asyncio
 import json
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -199,7 +200,8 @@ def test_the_same_functions_are_tools_of_mcp():
 
     process, address = serve("--mcp")
     try:
-        tools, good, bad = asyncio.run(talk(address))
+        with ThreadPoolExecutor() as apart:  # the browser of other tests has an event loop in this thread
+            tools, good, bad = apart.submit(asyncio.run, talk(address)).result()
     finally:
         printed = stop(process)
     assert [tool.name for tool in tools] == list(FUNCTIONS)
