@@ -1,8 +1,8 @@
-"""`python -m apps [--host H] [--port P]` serves the whole site."""
+"""`python -m apps [--host H] [--port P] [--mcp]` serves the whole site."""
 
 import sys
 
 from apps import common, site
 
 if __name__ == "__main__":
-    sys.exit(common.serve(site.build, "python -m apps", "The course's site."))
+    sys.exit(common.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True))

@@ -15,6 +15,7 @@ PATH = "/"
 CARDS = (
     ("/journey", "Token journey", "What happens to a word inside a model? Follow it through every compartment."),
     ("/architecture", "Architecture", "Where are a model's parameters? Take any model and move any of its sizes."),
+    ("/ladder", "Ladder", "Which change does what on the way from GPT-2 to DeepSeek-V3? Climb it step by step."),
     ("/kv-cache", "KV cache", "How much memory does the past take? MHA, GQA, MQA and MLA, side by side."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
@@ -49,6 +50,24 @@ def cards() -> str:
     return '<nav class="cards" aria-label="Pages">' + "".join(
         f'<a href="{path}"><strong>{html.escape(title)}</strong>{html.escape(text)}</a>' for path, title, text in CARDS
     ) + "</nav>"
+
+
+def list_models() -> dict:
+    """List the models that can be asked for by name, real ones and the course's own small ones.
+
+    Returns:
+        models: for each name its total and active parameters (active: all but the experts that a token does not
+        choose), kind of attention, layers, and bytes that one token leaves in the cache at 16 bits a number.
+    """
+    def about(config) -> dict:
+        n = accounting.count_parameters(config)
+        return {"total": n.total, "active": n.active, "attention": config.attention.kind, "n_layers": config.n_layers,
+                "cache_bytes_per_token": accounting.cache_bytes_per_token(config)}
+
+    return {"models": {name: about(presets.get(name)) for name in presets.names()}}
+
+
+API = (list_models,)
 
 
 def build(demo: gr.Blocks) -> None:

@@ -11,6 +11,7 @@ from apps import journey_followed as followed
 from apps import journey_views as views
 from llm_core import presets, pretrained
 from llm_core.tokenizer import data_folder
+from llm_core.validation import one_of
 
 TITLE = "Token journey"
 PATH = "/journey"
@@ -125,6 +126,29 @@ def corrections(values: dict) -> str:
     except (ValueError, OSError):  # see says it
         return ""
     return f"From the address: {corrected}" if corrected else ""
+
+
+def follow_token(model: str = LECTURE["model"], sentence: str = LECTURE["sentence"], token: int | None = None) -> dict:
+    """Follow one token of a sentence through a small trained model, block by block.
+
+    Args:
+        model: gpt-mini or deepseek-mini, or smollm2-135m-instruct.
+        sentence: the text; the minis hold 256 tokens.
+        token: the position of the token to follow, from 0; null follows the last one.
+
+    Returns:
+        tokens and ids of the sentence; token; added: for each block what attention and feed-forward add, in per cent
+        of the size of the token's vector; guesses: what the model would say next if it stopped before the first block
+        and after each one (logit lens), with its probability.
+    """
+    one_of("model", model, MODELS)
+    ids, place, *_, corrected = state_of(model, sentence, sys.maxsize if token is None else token, 0, 0)
+    if corrected and token is not None:
+        raise ValueError(f"token must be from 0 to {len(ids) - 1}, not {token}")
+    return followed.path(model, ids, place["token"])
+
+
+API = (follow_token,)
 
 
 def build(demo: gr.Blocks) -> None:

@@ -27,6 +27,18 @@ def window(n_tokens: int, token: int) -> tuple[int, int]:
     return start, min(start + WATCHED, n_tokens)
 
 
+def path(name: str, ids: list[int], token: int) -> dict:
+    """The way of one token as plain numbers, for programs."""
+    _, tokenizer = writing.load(name)
+    start, end = window(len(ids), token)
+    seen, likeliest, chance = watch(name, tuple(ids), start, end)
+    row = token - start
+    said = zip(tokenizer.pieces(likeliest[:, row].tolist()), chance[:, row].tolist())
+    return {"tokens": tokenizer.pieces(ids), "ids": ids, "token": token,
+            "added": [{"attention": a, "feed_forward": f} for a, f in trace.added(seen, row)],
+            "guesses": [{"text": text, "probability": p} for text, p in said]}
+
+
 N_SHOWN = 17
 
 

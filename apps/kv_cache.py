@@ -174,6 +174,31 @@ def state(request: gr.Request | None) -> tuple[dict, str]:
     return {**chosen, **values}, f"{problem} {more}".strip()
 
 
+def kv_cache(preset: str = START, context: int | str = "128k", batch: int = 1, bits: int = 16) -> dict:
+    """Count the bytes that a model's cache of keys and values takes with each of four kinds of attention.
+
+    Args:
+        preset: a model's name, as list_models gives them.
+        context: tokens in the cache of each sequence: a number, or a text such as "128k" (131,072) or "1M".
+        batch: sequences at once.
+        bits: bits a number; 16 is usual.
+
+    Returns:
+        own: the kind of attention that the model has itself. bytes_per_token and bytes (all tokens, all sequences):
+        for MHA, GQA, MQA and MLA. formula: the same as arithmetic.
+    """
+    tokens = accounting.parse_tokens(context)
+    configs = variants(preset, **sizes(preset))
+    return {
+        "preset": preset, "tokens": tokens, "batch": batch, "bits": bits, "own": presets.get(preset).attention.kind,
+        "bytes_per_token": {kind: accounting.cache_bytes_per_token(c, bits) for kind, c in configs.items()},
+        "bytes": {kind: accounting.cache_bytes(c, batch, tokens, bits) for kind, c in configs.items()},
+        "formula": {kind: accounting.cache_formula(c, batch, tokens, bits) for kind, c in configs.items()}}
+
+
+API = (kv_cache,)
+
+
 def build(demo: gr.Blocks) -> None:
     first, _ = state(None)
     shown = draw(None, *first.values())[1:]

@@ -8,6 +8,7 @@ from apps import common, writing
 from llm_core import accounting, presets, pretrained
 from llm_core.config import ModelConfig
 from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
+from llm_core.validation import one_of
 
 TITLE = "Playground"
 PATH = "/playground"
@@ -116,6 +117,60 @@ def opened(request: gr.Request):
         status = by("This text stands in the model's card, written with these settings. Press Write to see it written.")
     return (common.notice(problem, note=True), notice, *values.values(), facts(values["model"]),
             text, status, bars, said, formula)
+
+
+def next_tokens(model: str = "deepseek-mini", prompt: str = PROMPTS[1], temperature: float = TEMPERATURE,
+                top_k: int | None = TOP_K, top_p: float = 1.0) -> dict:
+    """Give the likeliest next tokens after a prompt, by a small model that was really trained.
+
+    Args:
+        model: gpt-mini or deepseek-mini (both have read Shakespeare alone), or smollm2-135m-instruct.
+        prompt: the text to go on from; the minis hold 256 tokens.
+        temperature: below 1 sharpens, above 1 flattens; 0 takes the likeliest, always.
+        top_k: only the k likeliest stay; null keeps all.
+        top_p: of those, the fewest that reach p together.
+
+    Returns:
+        prompt_tokens; candidates: rank, id, text, own (the model's own probability) and drawn_with (the one after the
+        settings) of the ten likeliest; can_be_drawn: how many tokens the settings leave; vocab_size.
+    """
+    loaded, tokenizer = loaded_by_name(model)
+    ids, settings = tokenizer.encode(prompt), writing.sampler(temperature, top_k, top_p)
+    logits = writing.next_logits(loaded, ids)
+    rows = [{"rank": c.rank, "id": c.id, "text": c.text, "own": c.raw, "drawn_with": c.shaped}
+            for c in writing.candidates(logits, settings, tokenizer)]
+    return {"prompt_tokens": len(ids), "candidates": rows, "can_be_drawn": writing.can_be_drawn(logits, settings),
+            "vocab_size": len(logits)}
+
+
+def write_text(model: str = "deepseek-mini", prompt: str = PROMPTS[1], tokens: int = 40,
+               temperature: float = TEMPERATURE, top_k: int | None = TOP_K, top_p: float = 1.0,
+               seed: int = SAMPLE_SEED) -> dict:
+    """Let a small trained model go on from a prompt: at most 200 tokens and 30 seconds.
+
+    Args:
+        model, prompt, temperature, top_k, top_p: as next_tokens has them.
+        tokens: how many to write, 1 to 200.
+        seed: the same seed draws the same text.
+
+    Returns:
+        text (without the prompt), tokens (how many were written) and ended (why it stopped).
+    """
+    if not 1 <= tokens <= writing.MAX_NEW_TOKENS:
+        raise ValueError(f"tokens must be from 1 to {writing.MAX_NEW_TOKENS}, not {tokens}")
+    loaded, tokenizer = loaded_by_name(model)
+    settings = writing.sampler(temperature, top_k, top_p, seed)
+    *_, last = writing.write(loaded, tokenizer, tokenizer.encode(prompt), tokens, settings)
+    return {"text": last.text, "tokens": last.tokens, "ended": last.ended}
+
+
+def loaded_by_name(name: str):
+    """A model of this page. ValueError for any other name: a program may not open files or folders with it."""
+    one_of("model", name, MODELS)
+    return writing.load(name)
+
+
+API = (next_tokens, write_text)
 
 
 def build(demo: gr.Blocks) -> None:

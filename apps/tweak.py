@@ -29,6 +29,7 @@ CSS = writing.CSS + """
 .figures dd {margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums}
 .here {background: color-mix(in srgb, #E69F00 20%, transparent)}
 .table a {text-decoration: underline}
+.here a {color: var(--body-text-color)}  /* a link's own blue is too pale on orange */
 .table table, .table tr, .table th, .table td {border: 0 solid var(--border-color-primary)}
 .table th, .table td {padding: 0.3em 0.4em; border-bottom-width: 1px}
 .table tr > :first-child {min-width: 6em}
@@ -132,6 +133,30 @@ def opened(request: gr.Request):
     values, problem = common.read_query(request, START, ALLOWED)
     notice, *shown = see(values["width"], values["layers"], values["attention"], SEEN_BEFORE)
     return (common.notice(problem, note=True), *values.values(), notice, *shown)
+
+
+def trained_model(width: int = 96, layers: int = 3, attention: str = "MLA") -> dict:
+    """Say what a small model of this width, depth and attention costs, and how well it predicts if it was trained.
+
+    Args:
+        width: d_model, 24 to 96 in steps of 8; trained are 24, 48 and 96.
+        layers: 1 to 3; trained are 1 and 3.
+        attention: MHA, GQA or MLA.
+
+    Returns:
+        parameters, cache_bytes_per_token (16 bits a number), trained, bits_per_byte on held-out text (less is better;
+        null where nothing was trained), and nearest, the trained models around a place where nothing was.
+    """
+    point = Point(width, layers, attention)
+    bits, _ = held_out()
+    near = [] if point.trained else grid.nearest(point)
+    return {"parameters": accounting.count_parameters(point.config).total,
+            "cache_bytes_per_token": accounting.cache_bytes_per_token(point.config), "trained": point.trained,
+            "bits_per_byte": bits.get(point.name) if point.trained else None,
+            "nearest": [{"width": p.width, "layers": p.layers, "attention": p.attention} for p in near]}
+
+
+API = (trained_model,)
 
 
 def build(demo: gr.Blocks) -> None:

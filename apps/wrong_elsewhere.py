@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import gradio as gr
 
 from apps import common
@@ -33,6 +35,22 @@ def table() -> str:
             for figure in wrong_elsewhere.figures()]
     return common.table(("what is said", "as said", "counted", "where"), rows,
                         "Counted by llm_core.accounting from each model's config.", words=(0, 3))
+
+
+def published_figure(name: str = START) -> dict:
+    """Give a published figure that does not come out, beside the arithmetic that does.
+
+    Args:
+        name: one of the figures; a wrong name is answered with all that there are.
+
+    Returns:
+        claim and where (what is said, and who says it), said and exact (the two numbers, in unit), arithmetic (lines
+        that end in the exact one), why (how the other comes about), and preset (the model in question).
+    """
+    return asdict(wrong_elsewhere.get(name))
+
+
+API = (published_figure,)
 
 
 def build(demo: gr.Blocks) -> None:

@@ -39,6 +39,8 @@ data token_files balancing > training
 accounting > plots
 presets validation > as_python
 attention model validation > low_rank
+accounting > ladder
+ladder > plots
 
 validation > config tokenizer sampling quantization data
 config > quantization hf_config
@@ -52,7 +54,7 @@ accounting generation pretrained > training
 accounting pretrained > grid
 """
 ON_TOP = {"checks", "mistakes"}  # may import all others
-TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting")
+TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting", "ladder")
 
 # Who may import these; everybody else may not, not even inside a function.
 ONLY = {

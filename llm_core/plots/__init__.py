@@ -14,6 +14,7 @@ from llm_core.plots.inside import (
     logit_lens,
     strips,
 )
+from llm_core.plots.ladder import cache_waterfall, parameter_waterfall
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -26,6 +27,6 @@ from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, fi
 
 __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
-    "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "strips",
+    "cache_lines", "cache_waterfall", "compartment_effects", "figure", "logit_lens", "measured_cache",
+    "parameter_treemap", "parameter_waterfall", "part_shares", "quality_against_cache", "strips",
 ]

@@ -43,7 +43,7 @@ def serve(*arguments: str, module: str = "apps") -> tuple[subprocess.Popen, str]
     process = subprocess.Popen([sys.executable, "-m", module, "--port", str(port), *arguments], cwd=ROOT,
                                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     address = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180  # far more than it takes, also on a machine that is busy
     while process.poll() is None and time.monotonic() < end:
         try:
             with urllib.request.urlopen(address, timeout=2):
@@ -111,17 +111,22 @@ def new_page(chromium):
         page.on("request", watch)
         page.on("console", console)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.running = set()  # requests under way; the site's events come over one of them as long as any runs
-        page.on("request", lambda request: page.running.add(request))
-        page.on("requestfinished", lambda request: page.running.discard(request))
-        page.on("requestfailed", lambda request: page.running.discard(request))
-        return page
+        return knowing_what_runs(page)
 
     yield opened
     for page in pages:
         page.close()
     assert not outside, f"asked outside: {sorted(outside)}"
     assert not errors, f"errors in the browser: {errors}"
+
+
+def knowing_what_runs(page):
+    """Let a page keep its requests under way in page.running: its events come over one of them as long as any runs."""
+    page.running = set()
+    page.on("request", lambda request: page.running.add(request))
+    page.on("requestfinished", lambda request: page.running.discard(request))
+    page.on("requestfailed", lambda request: page.running.discard(request))
+    return page
 
 
 @pytest.fixture
@@ -221,3 +226,34 @@ def settle(page, quiet_ms: int = 300) -> None:
     while quiet < quiet_ms and time.monotonic() < end:
         page.wait_for_timeout(50)
         quiet = 0 if any("/queue/" in request.url for request in page.running) else quiet + 50
+
+
+def open_and_wait(page, site: str, path: str) -> None:
+    """Open any page of the site, until it has read its address and all its charts are there."""
+    page.goto(site + path)
+    page.locator("h1").first.wait_for()
+    if path != "/":  # home has nothing to read
+        page.locator(".answered, .notice").first.wait_for(state="attached")
+    settle(page, quiet_ms=500)
+    # Gradio's sign for a chart that is still to come.
+    page.wait_for_function("![...document.querySelectorAll(\"[aria-label='Empty value']\")].some(e => "
+                           "e.checkVisibility())")
+
+
+CHANGED = "said => document.querySelector('.gradio-container').innerText !== said"
+
+
+def slider_that_tells(page):
+    """Move the page's sliders by an arrow key, one after another, until the page's text changes: (slider, key, the text
+    before). Whoever wants to be sure waits on with CHANGED. (None, "", the text) for a page without sliders."""
+    said = page.evaluate("document.querySelector('.gradio-container').innerText")
+    moved = None, "", said
+    for slider in page.locator("input[type=range]:visible:enabled").all():
+        key = "ArrowLeft" if slider.evaluate("e => e.value === e.max") else "ArrowRight"
+        slider.focus()
+        page.keyboard.press(key)
+        moved = slider, key, said
+        page.wait_for_timeout(700)
+        if page.evaluate(CHANGED, said):
+            break
+    return moved

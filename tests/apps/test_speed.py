@@ -1,0 +1,65 @@
+"""How long each page takes in the browser: opened cold and warm, and drawn anew. Printed (pytest -s); asserted loosely.
+
+Aims: 3 s cold, 1 s warm, 250 ms for a redraw, on a quiet machine of two cores.
+"""
+
+import statistics
+import time
+
+import pytest
+from conftest import TIMEOUT_MS, knowing_what_runs, open_and_wait, settle, slider_that_tells
+
+from apps import home
+from apps import site as whole_site
+
+TOO_LONG = 60  # seconds; a busy machine takes ten times as long as a quiet one
+
+
+def seconds_to_open(page, site, path) -> float:
+    """Until the last answer has come that the page waited for."""
+    last = [time.monotonic()]
+    page.on("requestfinished", lambda request: last.__setitem__(0, time.monotonic()))
+    start = time.monotonic()
+    open_and_wait(page, site, path)
+    taken = last[0] - start
+    page.close()
+    return taken
+
+
+@pytest.mark.parametrize("module", [home, *whole_site.PAGES], ids=lambda module: module.PATH)
+def test_a_page_opens_quickly(chromium, site, module):
+    context = chromium.browser.new_context()  # one that has seen nothing yet
+    context.set_default_timeout(TIMEOUT_MS)
+    try:
+        cold, warm = (seconds_to_open(knowing_what_runs(context.new_page()), site, module.PATH) for _ in range(2))
+    finally:
+        context.close()
+    print(f"\n{module.TITLE}: opens in {cold:.1f} s cold, {warm:.1f} s warm")
+    assert cold < TOO_LONG and warm < TOO_LONG
+
+
+@pytest.mark.parametrize("module", whole_site.PAGES, ids=lambda module: module.PATH)
+def test_a_page_is_drawn_anew_quickly(page, site, module):
+    open_and_wait(page, site, module.PATH)
+    control, key, _ = slider_that_tells(page)
+    if control is None:
+        pytest.skip(f"{module.TITLE} has no slider")
+    taken = []
+    for press in (key, {"ArrowLeft": "ArrowRight", "ArrowRight": "ArrowLeft"}[key]) * 3:
+        settle(page)
+        control.evaluate("""control => {
+            const all = document.querySelector('.gradio-container'), before = all.textContent;
+            window.taken = null;
+            control.addEventListener('input', () => { window.began = performance.now(); }, {once: true});
+            new MutationObserver((_, watcher) => {
+                if (all.textContent === before) return;
+                watcher.disconnect();
+                requestAnimationFrame(() => { window.taken = performance.now() - window.began; });
+            }).observe(all, {subtree: true, childList: true, characterData: true});
+        }""")
+        control.press(press)
+        page.wait_for_function("window.taken !== null")
+        taken.append(page.evaluate("window.taken"))
+    settle(page)
+    print(f"\n{module.TITLE}: a redraw takes {statistics.median(taken):.0f} ms in the median, {max(taken):.0f} at most")
+    assert statistics.median(taken) < 1000 * TOO_LONG
