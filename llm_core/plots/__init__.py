@@ -14,6 +14,7 @@ from llm_core.plots.inside import (
     logit_lens,
     strips,
 )
+from llm_core.plots.rope import past_context, rope_dials, rope_scores, rope_wavelengths
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -27,5 +28,5 @@ from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, fi
 __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
     "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "strips",
+    "part_shares", "past_context", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "strips",
 ]
