@@ -29,7 +29,7 @@ SLIDERS = {
     "slow": ("Slowed by the factor: fewer than", 1, 64, 1, "between the two a ramp (YaRN: β_slow)"),
 }
 LIMITS = {name: (least, most) for name, (_, least, most, *_) in SLIDERS.items()}
-PLACES = {"m": 9, "n": 3, "shift": 0, "reach": "128", "vectors": turning.ALIKE}
+PLACES = {"m": 40, "n": 20, "shift": 0, "reach": "128", "vectors": turning.ALIKE}
 MEASURED = {"model": "deepseek-mini", "stretch": 4}
 
 
@@ -129,7 +129,10 @@ def asked(preset: str, given: dict) -> tuple[dict, ModelConfig]:
     """
     if preset not in MODELS:
         raise ValueError(f"preset must be one of {', '.join(MODELS)}, not {preset!r}")
-    now = {"preset": preset, **own_values(preset), **{name: value for name, value in given.items() if value}}
+    own = own_values(preset)
+    now = {"preset": preset, **own, **{name: value for name, value in given.items() if value}}
+    if now["scaling"] != own["scaling"] and now["scaling"] in TURNS:
+        now["fast"], now["slow"] = TURNS[now["scaling"]]
     return now, config_of(now)
 
 

@@ -45,24 +45,26 @@ def explain(now: dict, before: dict | None, turned: Sequence[Pair], score: float
     """What changed and why, then where it stands."""
     changed = [name for name in now if before and now[name] != before[name]]
     what = ""
-    if len(changed) == 1 and changed[0] in WHY:
+    if "scaling" in changed:
+        changed = ["scaling"]  # its turns and the context came along
+    if before and before["preset"] == now["preset"] and len(changed) == 1 and changed[0] in WHY:
         name, first, last = changed[0], turned[0], turned[-1]
-        old, new = (f"{value:,}" if isinstance(value, (int, float)) else value for value in (before[name], now[name]))
+        old, new = (value if isinstance(value, str) else f"{value:,.10g}" for value in (before[name], now[name]))
         steps = now[name] - before[name] if name in ("m", "n") else 0
         why = WHY[name].format(fast=f"pair {first.index}", slow=f"pair {last.index}", count=len(turned),
                                fast_turn=degrees(steps * first.speed), slow_turn=degrees(steps * last.speed))
         what = f"{NAMES.get(name, name)} went from {old} to {new}: {why} "
     m, n = now["m"] + now["shift"], now["n"] + now["shift"]
     where = f"{m - n:,} tokens before it" if m >= n else f"{n - m:,} tokens after it, where a causal mask would hide it"
-    return (f"{what}The query stands at {m:,}, the key at {n:,}, {where}. Their score is {number(score, 4)}, and it is "
-            f"the same wherever the two stand {abs(m - n):,} apart.")
+    return (f"{what}The query stands at {m:,}, the key at {n:,}, {where}. Their score is {number(score, 4)}, here as "
+            "anywhere else at this distance.")
 
 
 def score_formula(now: dict, turned: Sequence[Pair], score: float) -> str:
     some = [turned[0], turned[len(turned) // 2], turned[-1]]
     own = ", ".join(f"pair {pair.index}: {number(pair.plain)}" for pair in dict.fromkeys(some))
     return common.formula(
-        f"pair i turns {now['theta']:,g}^(−2i / {2 * len(turned)}) radians a token by the base alone: {own}",
+        f"pair i turns {now['theta']:,.10g}^(−2i / {2 * len(turned)}) radians a token by the base alone: {own}",
         f"score = Σ |q_i| |k_i| cos((m − n) θ_i + φ_i) over {len(turned)} pairs, at m − n = {now['m'] - now['n']:,}: "
         f"{number(score, 4)}   (φ_i: the angle between q_i and k_i before they are turned)")
 
@@ -106,8 +108,8 @@ def moved_table(config: ModelConfig, now: dict, query: Tensor, key: Tensor, turn
         rows.append((f"moved by {shift:,}", f"{m:,}", f"{n:,}", f"{exact:.6f}",
                      f"{turning.score_in_32_bits(config.rope, query, key, m, n):.6f}"))
     return common.table(("both", "m", "n", "score", "in the model's 32 bits"), rows,
-                        "Moving both leaves the score. The model's table has 32 bits, which round large angles a "
-                        "little: so much for “the same”")
+                        "Moving both leaves the score as it is. The model's own table of angles has 32 bits, which "
+                        "round large angles a little")
 
 
 def zone_text(config: ModelConfig, now: dict, turned: Sequence[Pair]) -> str:
