@@ -97,7 +97,7 @@ def test_the_three_places_and_the_vectors(page, site):
     settle(page)
 
 
-@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen2.5-72b", "deepseek-mini"])
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "deepseek-mini"])
 def test_choosing_a_model_fills_the_controls(page, site, name):
     open_page(page, site)
     choose(page, "#preset", name)
@@ -251,7 +251,7 @@ def test_a_trained_model_past_its_context(page, site):
     settle(page)
 
 
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1280, "?__theme=dark")])
+@pytest.mark.parametrize("width, query", [(390, ""), (1280, "?__theme=dark")])
 def test_phone_and_dark(new_page, site, width, query):
     page = new_page(width=width)
     open_page(page, site, query)
@@ -272,6 +272,21 @@ def test_a_redraw_is_quick(page, site):
     print(f"\nRoPE lab: a redraw takes {statistics.median(taken):.0f} ms in the median, {max(taken):.0f} at most")
     assert statistics.median(taken) < 1000
     settle(page)
+
+
+def test_a_change_is_said_with_its_reason():
+    values = rope_state.state(None)[0]
+
+    def said(**changes):
+        before = rope_lab.draw(None, *values.values())[-1]
+        return rope_lab.draw(before, *{**values, **changes}.values())[2]
+
+    assert "position went from 40 to 41: its pairs turn on, each at its own speed: pair 0 turned by 57.3°" in said(m=41)
+    assert "The base went from 10,000 to 1,000,000: a larger base slows" in said(theta=1e6)
+    assert "1,000,000^(−2i / 64)" in said(theta=1e6)
+    assert "The move of both went from 0 to 5: all arrows turn" in said(shift=5)
+    assert "scaling went from yarn to llama3: fast pairs" in said(scaling="llama3", fast=4)
+    assert "went from" not in said(preset="llama-3.1-8b") and "went from" not in said()
 
 
 def test_every_models_own_values_make_that_model():
