@@ -33,6 +33,8 @@ def test_dials_point_where_the_angles_say():
     assert math.atan2(query.y[4], query.x[4] - x1) == pytest.approx(0.0, abs=2e-3)
     assert math.atan2(key.y[4], key.x[4] - x1) == pytest.approx(6.0 - 2 * math.pi, abs=2e-3)
     assert max(y for y in arcs.y[18:-1]) < 0.01  # from 6.0 on to 2 pi, the nearer way: below the axis
+    assert math.atan2(arcs.y[18], arcs.x[18] - x1) == pytest.approx(6.0 - 2 * math.pi, abs=5e-3)
+    assert arcs.y[-2] == pytest.approx(0.0, abs=2e-3)  # and it ends at the query
     assert list(labels.text) == ["pair 0", "pair 1"] and max(abs(y) for y in circles.y if y is not None) == 1
 
 

@@ -306,6 +306,9 @@ def test_what_programs_can_ask():
     other = rope_lab.rope_pairs("llama-2-7b", base=20_000.0, rope_dim=64, scaling="yarn", factor=2)
     turned = turning.pairs(presets.get("llama-2-7b").rope.replace(theta=20_000.0, scaling=YarnConfig(2, 4096)), 64)
     assert [pair["radians_a_token"] for pair in other["pairs"]] == [pair.speed for pair in turned]
+    yarn = rope_lab.rope_pairs("llama-3.1-8b", scaling="yarn")["zones"]  # with YaRN's own turns, 32 and 1
+    rope = presets.get("llama-3.1-8b").rope.replace(scaling=YarnConfig(8.0, 8192))
+    assert yarn == {zone: list(ends) for zone, ends in turning.zones(turning.pairs(rope, 128)).items()}
     one, same = (rope_lab.rope_score(m, m - 40, vectors=turning.APART) for m in (60, 1060))
     assert one["score"] == pytest.approx(same["score"]) == pytest.approx(sum(one["by_pair"])) and one["distance"] == 40
     for call, sentence in ((lambda: rope_lab.rope_pairs("gpt2"), "preset must be one of llama-2-7b"),
