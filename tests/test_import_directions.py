@@ -52,6 +52,8 @@ bpe presets > tokenizer
 tokenizer > pretrained checkpoint
 accounting generation pretrained > training
 accounting pretrained > grid
+positions > turning
+pretrained training > past_context
 """
 ON_TOP = {"checks", "mistakes"}  # may import all others
 TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting", "ladder")

@@ -15,6 +15,7 @@ from llm_core.plots.inside import (
     strips,
 )
 from llm_core.plots.ladder import cache_waterfall, parameter_waterfall
+from llm_core.plots.rope import past_context, rope_dials, rope_scores, rope_wavelengths
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -29,4 +30,6 @@ __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
     "cache_lines", "cache_waterfall", "compartment_effects", "figure", "logit_lens", "measured_cache",
     "parameter_treemap", "parameter_waterfall", "part_shares", "quality_against_cache", "strips",
+    "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
+    "part_shares", "past_context", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "strips",
 ]
