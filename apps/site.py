@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import architecture, common, home, journey, kv_cache, playground, tweak, wrong_elsewhere
+from apps import architecture, common, home, journey, kv_cache, moe_lab, playground, tweak, wrong_elsewhere
 
-PAGES = (journey, architecture, kv_cache, playground, tweak, wrong_elsewhere)  # in the order of the navigation bar
+PAGES = (journey, architecture, kv_cache, moe_lab, playground, tweak, wrong_elsewhere)  # in the navigation bar's order
 
 
 def build() -> gr.Blocks:
