@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import gradio as gr
 
 from apps import common
@@ -16,8 +14,7 @@ METHODS = {"nothing": NOTHING, "bias": BIAS, "loss": LOSS}
 START = {"balance": "bias", "gamma": 0.02, "alpha": 0.1, "seed": 0, "step": 100}
 LIMITS = {"gamma": (0.0, 0.2), "alpha": (0.0, 1.0), "seed": (0, 9999), "step": (0, steps.MOST_STEPS)}
 WHOLE = ("seed", "step")
-PLAY_SECONDS = 20.0  # playing ends after this long, wherever it is
-FRAME_STEPS, FRAME_SECONDS = 5, 0.2
+FRAME_STEPS, FRAME_SECONDS = 10, 0.4  # of a run that plays; the browser asks for each frame when it has time for it
 
 WHY = {
     "step": "each step sends 256 new tokens, then router, experts and bias are changed a little.",
@@ -106,25 +103,34 @@ def gone_on(by: int):
     return go
 
 
-def play(before, balance, gamma, alpha, seed, step):
-    """Go on from this step (from 0 at the end), a few steps a frame, until the last step or PLAY_SECONDS."""
+def played(before, balance, gamma, alpha, seed, step):
+    """One frame: the timer, which ends with the last step or at a mistake, the step, then draw's outputs.
+
+    Otherwise the timer is left alone: it may have been stopped while this frame was on its way.
+    """
+    further, said, *rest = gone_on(FRAME_STEPS)(before, balance, gamma, alpha, seed, step)
+    ended = said or further >= steps.MOST_STEPS
+    return gr.Timer(active=False) if ended else gr.skip(), further, said, *rest
+
+
+def started(step):
+    """The timer runs; from step 0 where the last one is shown."""
     now, _ = common.within({"step": step}, {"step": LIMITS["step"]})
-    here = 0 if now["step"] >= steps.MOST_STEPS else now["step"]
-    end = time.monotonic() + PLAY_SECONDS
-    while here < steps.MOST_STEPS and time.monotonic() < end:
-        start = time.monotonic()
-        here = min(here + FRAME_STEPS, steps.MOST_STEPS)
-        said, *rest = draw(before, balance, gamma, alpha, seed, here)
-        yield here, said, *rest
-        if said:
-            return
-        time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - start)))
+    return gr.Timer(active=True), 0 if now["step"] >= steps.MOST_STEPS else gr.skip()
 
 
 def opened(request: gr.Request):
+    """The state of the address; what it shows only if this part is the one that is asked for."""
     values, problem = common.read_query(request, START, {"balance": list(METHODS)}, LIMITS)
+    if request.query_params.get("tab") != "balance":
+        return *values.values(), *(gr.skip() for _ in range(7))
     said, *rest = draw(None, *values.values())
     return *values.values(), said or common.notice(problem, note=True), *rest
+
+
+def first_look(before, *values):
+    """What is shown when this part is opened, unless it was before."""
+    return draw(before, *values) if before is None else tuple(gr.skip() for _ in range(7))
 
 
 def real_slider(name: str, label: str, step: float, info: str) -> gr.Slider:
@@ -134,7 +140,7 @@ def real_slider(name: str, label: str, step: float, info: str) -> gr.Slider:
     return slider
 
 
-def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
+def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox) -> None:
     gr.Markdown("A small router and eight experts learn from nothing, here, while you watch. Whoever is chosen learns, "
                 "and whoever has learned is chosen. Left alone, the router soon sends nearly everything to a few.")
     notice = common.notice_box()
@@ -156,7 +162,7 @@ def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
             seed = common.whole_slider("seed", START["seed"], ("Seed", *LIMITS["seed"], 1,
                                                                "the same seed, the same run, number for number"))
             controls = {"balance": balance, "gamma": gamma, "alpha": alpha, "seed": seed, "step": step}
-            common.copy_link_button({"tab": tab, **controls})
+            common.copy_link_button({"tab": name, **controls})
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### The load of each expert at this step")
             bars = gr.Plot(show_label=False, elem_id="load")
@@ -169,12 +175,14 @@ def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
     outputs = [notice, bars, lines, text, sums, values, before]
     inputs = [before, *controls.values()]
 
-    events = {**common.GENERATION, "concurrency_id": "balancing", "concurrency_limit": 4}
-    playing = start.click(play, inputs, [step, *outputs], api_name="moe_play", **events)
-    stop.click(None, None, None, cancels=[playing], api_name=False, show_progress="hidden")
+    clock = gr.Timer(FRAME_SECONDS, active=False)
+    once = {**common.FIGURES, "trigger_mode": "once"}
+    clock.tick(played, inputs, [clock, step, *outputs], api_name="moe_play", **once)
+    start.click(started, [step], [clock, step], api_name="moe_start", **common.FIGURES)
+    stop.click(lambda: gr.Timer(active=False), None, clock, api_name="moe_stop", **common.FIGURES)
     gr.on([control.input for control in controls.values()], draw, inputs, outputs, api_name="moe_balance",
-          cancels=[playing], **common.FIGURES)
-    for button, by, name in ((one, 1, "one"), (fifty, 50, "fifty"), (reset, 0, "reset")):
-        button.click(gone_on(by), inputs, [step, *outputs], api_name=f"moe_{name}", cancels=[playing],
-                     **common.FIGURES)
+          **common.FIGURES)
+    for button, by, called in ((one, 1, "one"), (fifty, 50, "fifty"), (reset, 0, "reset")):
+        button.click(gone_on(by), inputs, [step, *outputs], api_name=f"moe_{called}", **common.FIGURES)
+    tab.select(first_look, inputs, outputs, api_name="moe_balance_first", **common.FIGURES)
     demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_balance_open", **common.FIGURES)

@@ -70,8 +70,8 @@ def build(demo: gr.Blocks) -> None:
                     "that holds and uses, where the tokens of a text go, and how one keeps all experts busy.")
     with gr.Tabs(selected=START["tab"]) as tabs:
         for name, (label, part) in TABS.items():
-            with gr.Tab(label, id=name):
-                part.build(demo, gr.Textbox(name, visible=False))
+            with gr.Tab(label, id=name) as tab:
+                part.build(demo, tab, gr.Textbox(name, visible=False))
     common.try_this([
         ("DeepSeek's own example: 16 experts of which 2 are chosen, cut in 4: 120 ways become 4,426,165,368",
          common.link("", preset="mixtral-8x7b", n_routed_experts=16, pieces=4)),

@@ -129,7 +129,7 @@ def opened(request: gr.Request):
     return *values.values(), said or common.notice(problem, note=True), *rest
 
 
-def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
+def build(demo: gr.Blocks, _: gr.Tab, name: gr.Textbox) -> None:
     first, _ = state(None)
     shown = draw(None, *first.values())[1:]
     gr.Markdown("A layer with experts *holds* many small networks, and a token *uses* the few that its router chooses. "
@@ -140,9 +140,9 @@ def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
             preset = gr.Dropdown(MODELS, value=START, label="Model to begin with", elem_id="preset")
             pieces = gr.Radio(PIECES, value=1, label="Cut each expert in m pieces", elem_id="pieces",
                               info="m times as many, of 1/m the width, m times as many chosen; shared ones too")
-            sliders = {name: common.whole_slider(name, first[name], spec) for name, spec in SLIDERS.items()}
+            sliders = {key: common.whole_slider(key, first[key], spec) for key, spec in SLIDERS.items()}
             controls = {"preset": preset, "pieces": pieces, **sliders}
-            common.copy_link_button({"tab": tab, **controls})
+            common.copy_link_button({"tab": name, **controls})
             code_box.python_button(own_code, list(controls.values()), notice, "moe_python")
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### Held, and used by a token")

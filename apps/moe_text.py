@@ -157,14 +157,22 @@ def see(before, text, router, block):
 
 
 def opened(request: gr.Request):
+    """The state of the address; what it shows only if this part is the one that is asked for."""
     values, problem = common.read_query(request, START, {"router": ROUTERS, "block": BLOCKS})
+    if request.query_params.get("tab") != "text":
+        return *values.values(), *(gr.skip() for _ in range(8))
     said, *rest = see(None, *values.values())
     if said:
         _, *rest = see(None, *(values | {"text": START["text"]}).values())
     return *values.values(), said or common.notice(problem, note=True), *rest
 
 
-def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
+def first_look(before, *values):
+    """What is shown when this part is opened, unless it was before."""
+    return see(before, *values) if before is None else tuple(gr.skip() for _ in range(8))
+
+
+def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox) -> None:
     moe = CONFIG.moe
     gr.Markdown(f"`{MODEL}` was trained on Shakespeare. Its blocks {BLOCKS[0]} to {BLOCKS[-1]} have "
                 f"{moe.n_routed_experts} experts each, of which a token chooses {moe.n_experts_per_token}. Type a text "
@@ -178,7 +186,7 @@ def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
             router = gr.Radio(ROUTERS, value=START["router"], label="Model", elem_id="router",
                               info="untrained: the same config with random weights")
             controls = {"text": text, "router": router, "block": block}
-            common.copy_link_button({"tab": tab, **controls})
+            common.copy_link_button({"tab": name, **controls})
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             tokens = gr.HTML(css_template=CSS, elem_id="routed")
             said = gr.HTML(elem_id="routed-said")
@@ -201,4 +209,6 @@ def build(demo: gr.Blocks, tab: gr.Textbox) -> None:
     inputs = [before, *controls.values()]
     gr.on([text.input, router.input, block.input], see, inputs, outputs, api_name="moe_text", **common.FIGURES)
     demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_text_open", **common.FIGURES)
-    demo.load(held_out, None, [chart, longer], api_name="moe_held_out", **common.FIGURES)
+    tab.select(first_look, inputs, outputs, api_name="moe_text_first", **common.FIGURES)
+    # Drawn after the text, which may wait for the other models to be read.
+    said.change(held_out, None, [chart, longer], api_name="moe_held_out", **common.FIGURES)
