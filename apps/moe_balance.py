@@ -78,7 +78,7 @@ def table(now: dict, step: steps.Step) -> str:
     moves = step.moves(now["gamma"] if now["balance"] == "bias" else 0.0)
     rows = [(f"expert {e}", f"{step.load[e]:,}", f"{step.bias[e]:+.3f}" if now["balance"] == "bias" else "–",
              f"{moves[e]:+.3f}" if now["balance"] == "bias" else "–") for e in range(steps.EXPERTS)]
-    return common.table(("", "tokens", "bias that chose them", "its next move"), rows,
+    return common.table(("", "tokens", "bias", "next move"), rows,
                         f"Step {now['step']}: {steps.TOKENS} tokens, each sent to {steps.CHOSEN} of {steps.EXPERTS}")
 
 
@@ -140,7 +140,7 @@ def real_slider(name: str, label: str, step: float, info: str) -> gr.Slider:
     return slider
 
 
-def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox) -> None:
+def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
     gr.Markdown("A small router and eight experts learn from nothing, here, while you watch. Whoever is chosen learns, "
                 "and whoever has learned is chosen. Left alone, the router soon sends nearly everything to a few.")
     notice = common.notice_box()
@@ -185,4 +185,4 @@ def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox) -> None:
     for button, by, called in ((one, 1, "one"), (fifty, 50, "fifty"), (reset, 0, "reset")):
         button.click(gone_on(by), inputs, [step, *outputs], api_name=f"moe_{called}", **common.FIGURES)
     tab.select(first_look, inputs, outputs, api_name="moe_balance_first", **common.FIGURES)
-    demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_balance_open", **common.FIGURES)
+    return demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_balance_open", **common.FIGURES)

@@ -57,9 +57,12 @@ def experts_of_text(text: str, block: int = 1, trained: bool = True) -> dict:
 API = (expert_sizes, experts_of_text)
 
 
-def opened(request: gr.Request):
-    values, _ = common.read_query(request, START, {"tab": list(TABS)})
-    return gr.Tabs(selected=values["tab"])
+def opens(name: str):
+    """A function that opens this part if the address asks for it."""
+    def choose(request: gr.Request):
+        values, _ = common.read_query(request, START, {"tab": list(TABS)})
+        return gr.Tabs(selected=name) if values["tab"] == name else gr.skip()
+    return choose
 
 
 def build(demo: gr.Blocks) -> None:
@@ -71,7 +74,9 @@ def build(demo: gr.Blocks) -> None:
     with gr.Tabs(selected=START["tab"]) as tabs:
         for name, (label, part) in TABS.items():
             with gr.Tab(label, id=name) as tab:
-                part.build(demo, tab, gr.Textbox(name, visible=False))
+                loaded = part.build(demo, tab, gr.Textbox(name, visible=False))
+            # Only when the part has read its state from the address: opened before, it would draw that of the start.
+            loaded.then(opens(name), None, tabs, api_name=f"moe_open_{name}", **common.FIGURES)
     common.try_this([
         ("DeepSeek's own example: 16 experts of which 2 are chosen, cut in 4: 120 ways become 4,426,165,368",
          common.link("", preset="mixtral-8x7b", n_routed_experts=16, pieces=4)),
@@ -83,7 +88,6 @@ def build(demo: gr.Blocks) -> None:
                   "tells about its expert; `02_balancing.ipynb` lets a router collapse and steps V3's bias; "
                   "`03_deepseek_moe.ipynb` cuts experts finer and limits groups. The papers: DeepSeekMoE "
                   "(arXiv:2401.06066), DeepSeek-V2 (2405.04434), DeepSeek-V3 (2412.19437, section 2.1.2).")
-    demo.load(opened, None, tabs, api_name="moe_open", **common.FIGURES)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def opened(request: gr.Request):
     return *values.values(), said or common.notice(problem, note=True), *rest
 
 
-def build(demo: gr.Blocks, _: gr.Tab, name: gr.Textbox) -> None:
+def build(demo: gr.Blocks, _: gr.Tab, name: gr.Textbox):
     first, _ = state(None)
     shown = draw(None, *first.values())[1:]
     gr.Markdown("A layer with experts *holds* many small networks, and a token *uses* the few that its router chooses. "
@@ -165,4 +165,4 @@ def build(demo: gr.Blocks, _: gr.Tab, name: gr.Textbox) -> None:
     preset.input(chosen, inputs, [*sliders.values(), *outputs], api_name="moe_preset", **common.FIGURES)
     gr.on([pieces.input, *(slider.input for slider in sliders.values())], draw, inputs, outputs, api_name="moe_sizes",
           **common.FIGURES)
-    demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_sizes_open", **common.FIGURES)
+    return demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_sizes_open", **common.FIGURES)

@@ -150,7 +150,8 @@ def see(before, text, router, block):
     now = {"text": text or "", "router": router, "block": int(block)}
     _, pieces = read(now["text"])
     found = routed(now["text"], router)[now["block"]]
-    return (coloured(pieces, found), common.said(explain(now, before, pieces, found)),
+    visits = f"visits of experts 0 to {len(found.load) - 1}: {', '.join(map(str, found.load))}"
+    return (coloured(pieces, found), common.said(explain(now, before, pieces, found)) + common.formula(visits),
             plots.load_bars(found.load, colours=True), about_bits(now),
             bits_table(bits_of(now["text"]), "Mutual information of token and expert, your text"),
             token_table(pieces, found), now)
@@ -167,12 +168,19 @@ def opened(request: gr.Request):
     return *values.values(), said or common.notice(problem, note=True), *rest
 
 
+def moved(before, text, router, block):
+    """What is shown when a control was moved; nothing is done where the page itself has set the text."""
+    if before == {"text": text or "", "router": router, "block": int(block)}:
+        return tuple(gr.skip() for _ in range(8))
+    return see(before, text, router, block)
+
+
 def first_look(before, *values):
     """What is shown when this part is opened, unless it was before."""
     return see(before, *values) if before is None else tuple(gr.skip() for _ in range(8))
 
 
-def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox) -> None:
+def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
     moe = CONFIG.moe
     gr.Markdown(f"`{MODEL}` was trained on Shakespeare. Its blocks {BLOCKS[0]} to {BLOCKS[-1]} have "
                 f"{moe.n_routed_experts} experts each, of which a token chooses {moe.n_experts_per_token}. Type a text "
@@ -207,8 +215,9 @@ def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox) -> None:
     before = gr.State(None)
     outputs = [notice, tokens, said, bars, about, bits, table, before]
     inputs = [before, *controls.values()]
-    gr.on([text.input, router.input, block.input], see, inputs, outputs, api_name="moe_text", **common.FIGURES)
-    demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_text_open", **common.FIGURES)
+    gr.on([text.change, router.input, block.input], moved, inputs, outputs, api_name="moe_text", **common.FIGURES)
     tab.select(first_look, inputs, outputs, api_name="moe_text_first", **common.FIGURES)
-    # Drawn after the text, which may wait for the other models to be read.
+    loaded = demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_text_open", **common.FIGURES)
+    # After the text, which need not wait for this.
     said.change(held_out, None, [chart, longer], api_name="moe_held_out", **common.FIGURES)
+    return loaded

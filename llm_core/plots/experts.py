@@ -84,7 +84,6 @@ def information_bars(bits: Mapping[str, Mapping[int, float]], height: int = 280)
     """Bits that a token's id tells about its experts: trained, untrained and by chance, side by side for each block."""
     looks = (COLOURS["experts"], COLOURS["norms"], GREY)
     bars = [go.Bar(x=[f"block {layer}" for layer in row], y=[round(v, 2) for v in row.values()], name=name,
-                   text=[f"{v:.2f}" for v in row.values()], textposition="outside", cliponaxis=False,
                    marker={"color": colour}, hovertemplate=name + ", %{x}: %{y} bits<extra></extra>")
             for (name, row), colour in zip(bits.items(), looks)]
     return figure(*bars, height=height, y="bits", barmode="group", showlegend=True, legend=ABOVE)

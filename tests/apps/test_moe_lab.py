@@ -125,7 +125,7 @@ def test_a_text_of_ones_own_in_the_colours_of_its_experts(page, site):
     model, words = load_pretrained("deepseek-mini")
     typed = "To be, or not to be <|endoftext|> <b>bold</b>"
     page.locator("#text textarea").fill(typed)
-    wait_for_text(page, "#routed", "bold")
+    wait_for_text(page, "#routed", "old")
     ids = words.encode(typed)
     assert len(ids) > 10 and words.end_of_text not in ids  # what is typed is plain text
     for block in (3, 1):
@@ -139,6 +139,7 @@ def test_a_text_of_ones_own_in_the_colours_of_its_experts(page, site):
         assert len(set(colours.values())) == len(colours)
         assert f"Expert {found.load.index(max(found.load))} got the most, {max(found.load)}, " in (
             page.locator("#routed-said").inner_text())
+        assert f"experts 0 to 7: {', '.join(map(str, found.load))}" in page.locator("#routed-said").inner_text()
     title = page.locator("#routed li").first.get_attribute("title")
     assert title == ", ".join(f"expert {e} with {w:.2f}" for e, w in zip(found.experts[0], found.weights[0]))
     bits = routed_text.information({"trained": model, "untrained": routed_text.untrained(model.config)},
