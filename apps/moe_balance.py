@@ -163,14 +163,14 @@ def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
                                                                "the same seed, the same run, number for number"))
             controls = {"balance": balance, "gamma": gamma, "alpha": alpha, "seed": seed, "step": step}
             common.copy_link_button({"tab": name, **controls})
-        with gr.Column(scale=2, min_width=300, elem_classes="result"):
+        with gr.Column(scale=2, min_width=300, elem_classes="shown"):
             gr.Markdown("### The load of each expert at this step")
             bars = gr.Plot(show_label=False, elem_id="load")
             gr.Markdown("### How uneven it was, step by step")
             lines = gr.Plot(show_label=False, elem_id="history")
             text = gr.HTML(elem_id="balance-text")
             sums = gr.HTML(elem_id="balance-formula")
-    values = gr.HTML(elem_id="biases", elem_classes="result")
+    values = gr.HTML(elem_id="biases", elem_classes="shown")
     before = gr.State(None)
     outputs = [notice, bars, lines, text, sums, values, before]
     inputs = [before, *controls.values()]

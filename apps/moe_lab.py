@@ -73,7 +73,7 @@ def build(demo: gr.Blocks) -> None:
                     "that holds and uses, where the tokens of a text go, and how one keeps all experts busy.")
     with gr.Tabs(selected=START["tab"]) as tabs:
         for name, (label, part) in TABS.items():
-            with gr.Tab(label, id=name) as tab:
+            with gr.Tab(label, id=name, elem_classes="part") as tab:
                 loaded = part.build(demo, tab, gr.Textbox(name, visible=False))
             # Only when the part has read its state from the address: opened before, it would draw that of the start.
             loaded.then(opens(name), None, tabs, api_name=f"moe_open_{name}", **common.FIGURES)

@@ -195,21 +195,21 @@ def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
                               info="untrained: the same config with random weights")
             controls = {"text": text, "router": router, "block": block}
             common.copy_link_button({"tab": name, **controls})
-        with gr.Column(scale=2, min_width=300, elem_classes="result"):
+        with gr.Column(scale=2, min_width=300, elem_classes="shown"):
             tokens = gr.HTML(css_template=CSS, elem_id="routed")
             said = gr.HTML(elem_id="routed-said")
             gr.Markdown("### Visits of each expert, in its colour")
             bars = gr.Plot(show_label=False, elem_id="text-load")
     gr.Markdown("### Do the experts have a subject?")
-    about = gr.HTML(elem_id="bits-said", elem_classes="result")
+    about = gr.HTML(elem_id="bits-said", elem_classes="shown")
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            bits = gr.HTML(elem_id="bits", elem_classes="result")
+            bits = gr.HTML(elem_id="bits", elem_classes="shown")
         with gr.Column(scale=1, min_width=300):
             chart = gr.Plot(show_label=False, elem_id="held-out")
             longer = gr.HTML(elem_id="held-out-said")
     with gr.Accordion("Every token, its experts and their gate weights", open=False):
-        table = gr.HTML(css_template=CSS, elem_id="tokens", elem_classes="result")
+        table = gr.HTML(css_template=CSS, elem_id="tokens", elem_classes="shown")
     gr.HTML(common.formula("I(token; expert) = Σ p(t, e) · log₂( p(t, e) / (p(t) · p(e)) ), in bits: 0 if the id tells "
                            "nothing, log₂ 8 = 3 if each id always goes to one expert alone"))
     before = gr.State(None)
