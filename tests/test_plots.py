@@ -24,6 +24,12 @@ FIGURES = {
     "strips": plots.strips([("a", [1.0, -2.0]), ("b", [0.0, 0.0])]),
     "effects": plots.compartment_effects([10, 20], [30, 40], "experts", 1),
     "lens": plots.logit_lens([[10.0], [99.0]], [["a"], ["b"]], ["x (0)"], 0),
+    "total and active": plots.total_and_active({"held": {"routed experts": 9, "norms": 1}, "used": {"norms": 1}},
+                                               ["10", "1"]),
+    "ways": plots.ways_by_pieces({1: 13.85, 2: 26.84}, 1),
+    "load": plots.load_bars([3, 0, 9]),
+    "information": plots.information_bars({"trained": {1: 1.22, 2: 0.93}, "by chance": {1: 0.2, 2: 0.2}}),
+    "imbalance": plots.imbalance_lines({"bias": [2.5, 1.1], "nothing": [2.5, 2.6]}, 400, 4.0),
     "attention map": plots.attention_map([[100, None], [40, 60]], ["a", "b"]),
 }
 
@@ -126,3 +132,15 @@ def test_attention_tiles_are_a_png_of_all_maps():
     for share, colour in ((shares[2, 1, 3, 3], tile[3, 3]), (shares[2, 1, 1, 0], tile[1, 0]), (0, pixels[0, 0])):
         wanted = unlabel_rgb(sample_colorscale(get_colorscale(plots.SEQUENTIAL), [share])[0])
         assert np.abs(colour[:3] - np.array(wanted)).max() <= 3
+
+
+def test_loads_and_totals_are_drawn_as_they_are():
+    load = plots.load_bars([3, 0, 9], colours=True)
+    assert list(load.data[0].y) == [3, 0, 9] and list(load.data[0].marker.color) == list(plots.EXPERT_COLOURS[:3])
+    assert load.layout.shapes[0].y0 == load.layout.shapes[0].y1 == 4
+    assert load.layout.xaxis.ticktext == ("0<br><b>3</b>", "1<br><b>0</b>", "2<br><b>9</b>")
+    both = plots.total_and_active({"held": {"routed experts": 9, "router": 2}, "used": {"router": 2}}, ["11", "2"])
+    assert {bar.name: list(bar.x) for bar in both.data} == {"routed experts": [9, 0], "router": [2, 2]}
+    assert [note.x for note in both.layout.annotations] == [11, 2]
+    lines = plots.imbalance_lines({"bias": [2.5, 1.125], "nothing": [2.5, 2.6]}, 400, 4.0)
+    assert list(lines.data[0].y) == [2.5, 1.125] and list(lines.data[1].x) == [0, 1]

@@ -6,6 +6,7 @@ training_run.py  hours and cost of a training run, and what was published about 
 parallel.py    what lies on one of many GPUs             precision.py  what V3 trains in FP8, and what it does not
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
 journey.py     the stops of a token on its way, with what each owns and leaves in the cache
+experts.py     mixtures of experts: finer ones, ways to choose, what is held and what is used
 wrong_elsewhere.py  published figures that do not come out, beside the sums that do
 
 Counts are exact integers, also for models that no machine could hold: layers are multiplied, never looped over.

@@ -7,6 +7,15 @@ Classic traces only (bar, scatter, treemap, heatmap). A chart has no text for th
 or a table beside each.
 """
 
+from llm_core.plots.experts import (
+    EXPERT_COLOURS,
+    expert_colour,
+    imbalance_lines,
+    information_bars,
+    load_bars,
+    total_and_active,
+    ways_by_pieces,
+)
 from llm_core.plots.inside import (
     attention_map,
     attention_tiles,
@@ -32,4 +41,8 @@ __all__ = [
     "parameter_treemap", "parameter_waterfall", "part_shares", "quality_against_cache", "strips",
     "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
     "part_shares", "past_context", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "strips",
+    "COLOURS", "DIVERGING", "EXPERT_COLOURS", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars",
+    "cache_bars", "cache_lines", "compartment_effects", "expert_colour", "figure", "imbalance_lines",
+    "information_bars", "load_bars", "logit_lens", "measured_cache", "parameter_treemap", "part_shares",
+    "quality_against_cache", "strips", "total_and_active", "ways_by_pieces",
 ]
