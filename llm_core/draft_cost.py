@@ -1,4 +1,4 @@
-"""What a pass that checks guesses costs beside a plain one, by this machine's clock: the c in (1 + p) / (1 + c).
+"""What guesses brought and what they cost, by this machine's clock: p and c in the speed-up (1 + p) / (1 + c).
 
 Leviathan et al. 2023, arXiv:2211.17192, section 3.3, count the draft alone and call it c, since there the second row of
 a pass is free. Here both are measured: the rows more that the model reads, and the guesses that the draft makes.
@@ -7,7 +7,7 @@ a pass is free. Here both are measured: the rows more that the model reads, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from llm_core.drafts import Draft
 from llm_core.model import LanguageModel
 from llm_core.sampling import Sampler, greedy
-from llm_core.speculative import evaluating
+from llm_core.speculative import Pass, evaluating
 from llm_core.validation import whole
 
 
@@ -35,6 +35,42 @@ class DraftCost:
     def c(self) -> float:
         """What a pass with guesses costs more than a plain one, in plain passes."""
         return (self.all_rows + self.guessing) / self.one_row - 1
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What passes brought. passes: those behind the prompt's own; checking: how many of them had guesses to check."""
+
+    passes: int
+    checking: int
+    guesses: int
+    accepted: int
+
+    @property
+    def p(self) -> float:
+        """The share of guesses that stood; 0 if there were none. Those behind a wrong one did not."""
+        return self.accepted / self.guesses if self.guesses else 0.0
+
+    @property
+    def brings(self) -> float:
+        """Tokens of a pass with guesses: its own and those that stood. 1 + p where it checks one guess."""
+        return 1 + self.accepted / self.checking if self.checking else 1.0
+
+    @property
+    def tokens_a_pass(self) -> float:
+        """Over all passes, also those for which the draft had no guess."""
+        return (self.passes + self.accepted) / self.passes if self.passes else 1.0
+
+    def speed_up(self, c: float) -> float:
+        """What this should be worth: plain passes for the same tokens, over passes of which the checking cost 1 + c."""
+        return (self.passes + self.accepted) / (self.passes + self.checking * c) if self.passes else 1.0
+
+
+def tally(passes: Iterable[Pass]) -> Tally:
+    """Of what `speculate` yielded. The first pass reads the prompt, as plain writing does, and is left out."""
+    behind = list(passes)[1:]
+    return Tally(len(behind), sum(bool(done.drafted) for done in behind), sum(len(done.drafted) for done in behind),
+                 sum(done.accepted for done in behind))
 
 
 @torch.inference_mode()

@@ -22,10 +22,11 @@ from llm_core.plots.sizes import (
     part_shares,
     quality_against_cache,
 )
+from llm_core.plots.speculation import acceptance_bars, speed_up_lines
 from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, figure
 
 __all__ = [
-    "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
-    "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "strips",
+    "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "acceptance_bars", "attention_map", "attention_tiles", "bars",
+    "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
+    "part_shares", "quality_against_cache", "speed_up_lines", "strips",
 ]
