@@ -24,7 +24,8 @@ from llm_core.training.evaluate import second_token
 
 MODEL = "deepseek-mini"
 DRAFTS = {"mtp": "MTP module", "bigram": "bigram table", "lookup": "prompt lookup"}
-MAX_NEW_TOKENS, MAX_SECONDS = 120, 25.0  # a text gets no longer than this, and takes no longer
+MAX_NEW_TOKENS, MAX_SECONDS = 120, 30.0  # a text gets no longer than this, and takes no longer
+MARKS_A_SECOND = 6  # where each guess is to be seen
 MAX_GUESSES = 4
 PLAYS = 10  # the bigram table counts in as many: enough to be good, and read in a second
 
@@ -136,7 +137,7 @@ def marks_of(done: Pass, pieces) -> list[tuple[str, str]]:
 
 
 def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_SECONDS) -> Iterator[Run]:
-    """A Run a mark (slowly) or at most writing.UPDATES_A_SECOND times a second, and at the end one with a comparison.
+    """A Run a mark (slowly, MARKS_A_SECOND) or writing.UPDATES_A_SECOND at most, and at the end one with a comparison.
 
     ValueError, at the first step, for an empty prompt, one that the context does not hold, or a draft that is not here.
     """
@@ -147,6 +148,7 @@ def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_
     passes = speculate(model, ids, wanted, draft, settings.sampler(), gamma=settings.guesses,
                        stop_token=tokenizer.end_of_text)
     run, began, shown = Run(), time.perf_counter(), 0.0
+    pause = 1 / (MARKS_A_SECOND if slowly else writing.UPDATES_A_SECOND)
     while True:
         start = time.perf_counter()
         done = next(passes, None)
@@ -157,7 +159,7 @@ def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_
         run.tokens += done.tokens
         for mark in marks_of(done, tokenizer.pieces):
             run.marks.append(mark)
-            due = shown + 1 / writing.UPDATES_A_SECOND
+            due = shown + pause
             if slowly or time.perf_counter() >= due:
                 time.sleep(max(0.0, due - time.perf_counter()))
                 shown = time.perf_counter()

@@ -25,8 +25,9 @@ class RepeatedMTPDraft(MTPDraft):
 
     def propose(self, text: Tensor, hidden: Tensor, count: int, sampler: Sampler) -> Proposal:
         """Rows 0 .. T - 2 read the model's hidden states; each row behind them reads the row before and its guess."""
-        T, known = len(text), same_start(self._read, text[:-1])
-        self.cache.truncate(min(max(known - 1, 0), self.cache.length))  # row i has read token i + 1
+        known = same_start(self._read, text[:-1])
+        # Row i has read token i + 1. So the rows that read guesses go too: no more is known than was read.
+        self.cache.truncate(min(max(known - 1, 0), self.cache.length))
         self._read, first = text, self.cache.length
         h, read = self.model.final_norm(hidden[:, first:]), text[None, first + 1:]
         tokens, q = [], []
@@ -38,5 +39,4 @@ class RepeatedMTPDraft(MTPDraft):
             if len(tokens) >= count:
                 break
             h, read = ahead.hidden[:, -1:], tokens[-1][None]
-        self.cache.truncate(T - 1)  # the rows behind have read guesses
         return Proposal([int(token) for token in tokens], torch.cat(q))

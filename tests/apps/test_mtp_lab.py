@@ -145,7 +145,8 @@ def test_stop_and_temperature(page, site):
     wait_for_text(page, "#run-said", "1 guess a pass, temperature 1:")
     wait_for_text(page, "#status", "Writing")
     page.locator("#stop").click()
-    wait_for_text(page, "#status", "Stopped.")
+    page.wait_for_function("!document.querySelector('#status').innerText.includes('Writing')")
+    assert page.locator("#status").inner_text().strip() == "Stopped."
     settle(page)
     stands = page.locator("#drafted").inner_text()
     page.wait_for_timeout(500)
@@ -164,7 +165,7 @@ def test_what_cannot_be_written_is_said(page, site):
     page.locator("#write").click()
     wait_for_text(page, ".notice", "the prompt is empty")
     assert marked(page) == before
-    page.locator("#prompt textarea").fill("word " * 190)
+    page.locator("#prompt textarea").fill("xq zj " * 160)
     page.locator("#write").click()
     wait_for_text(page, ".notice", "the model's context holds 256; keep the last 256")
     settle(page)
