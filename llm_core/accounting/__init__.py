@@ -5,6 +5,7 @@ compute.py     FLOPs, training memory, decoding speed    units.py    numbers as 
 training_run.py  hours and cost of a training run, and what was published about real ones
 parallel.py    what lies on one of many GPUs             precision.py  what V3 trains in FP8, and what it does not
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
+speculation.py when a second row of a pass is free, and what guesses can gain
 journey.py     the stops of a token on its way, with what each owns and leaves in the cache
 experts.py     mixtures of experts: finer ones, ways to choose, what is held and what is used
 wrong_elsewhere.py  published figures that do not come out, beside the sums that do
@@ -41,6 +42,7 @@ from llm_core.accounting.parameters import (
     rows,
 )
 from llm_core.accounting.precision import Work, fp8_share, precision_map
+from llm_core.accounting.speculation import V3_ACCEPTED, V3_SPEED_UP, SpeculativeBound, speculative_bound
 from llm_core.accounting.table import table
 from llm_core.accounting.training_run import (
     GPUS,
@@ -58,10 +60,11 @@ from llm_core.accounting.training_run import (
 from llm_core.accounting.units import exact, human_bytes, human_count, parse_tokens, percent, ratio, times
 
 __all__ = [
-    "GPUS", "HARDWARE", "PARTS", "RUNS", "V3_LAYOUT", "DecodeBound", "Flops", "Gpu", "GpuMemory", "Hardware", "Layout",
-    "Parameters", "PublishedRun", "Row", "Stage", "Stop", "TrainingFlops", "TrainingMemory", "Work", "cache_bytes",
-    "cache_bytes_per_gpu", "cache_bytes_per_token", "cache_formula", "count_parameters", "days", "decode_bound",
-    "exact", "forward_flops", "fp8_share", "gpu_hours", "human_bytes", "human_count", "journey", "mtp_rows",
-    "parse_tokens", "per_layer", "percent", "precision_map", "published_utilisation", "ratio", "rows", "table", "times",
-    "training_flops", "training_memory", "training_memory_per_gpu", "utilisation",
+    "GPUS", "HARDWARE", "PARTS", "RUNS", "V3_ACCEPTED", "V3_LAYOUT", "V3_SPEED_UP", "DecodeBound", "Flops", "Gpu",
+    "GpuMemory", "Hardware", "Layout", "Parameters", "PublishedRun", "Row", "SpeculativeBound", "Stage", "Stop",
+    "TrainingFlops", "TrainingMemory", "Work", "cache_bytes", "cache_bytes_per_gpu", "cache_bytes_per_token",
+    "cache_formula", "count_parameters", "days", "decode_bound", "exact", "forward_flops", "fp8_share", "gpu_hours",
+    "human_bytes", "human_count", "journey", "mtp_rows", "parse_tokens", "per_layer", "percent", "precision_map",
+    "published_utilisation", "ratio", "rows", "speculative_bound", "table", "times", "training_flops",
+    "training_memory", "training_memory_per_gpu", "utilisation",
 ]

@@ -33,6 +33,7 @@ from llm_core.plots.sizes import (
     part_shares,
     quality_against_cache,
 )
+from llm_core.plots.speculation import acceptance_bars, speed_up_lines
 from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, figure
 
 __all__ = [
@@ -45,4 +46,7 @@ __all__ = [
     "cache_bars", "cache_lines", "compartment_effects", "expert_colour", "figure", "imbalance_lines",
     "information_bars", "load_bars", "logit_lens", "measured_cache", "parameter_treemap", "part_shares",
     "quality_against_cache", "strips", "total_and_active", "ways_by_pieces",
+    "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "acceptance_bars", "attention_map", "attention_tiles", "bars",
+    "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
+    "part_shares", "quality_against_cache", "speed_up_lines", "strips",
 ]
