@@ -49,6 +49,7 @@ bpe presets > tokenizer
 tokenizer > pretrained checkpoint
 accounting generation pretrained > training
 accounting pretrained > grid
+data generation moe quantization training > few_bits
 """
 ON_TOP = {"checks", "mistakes"}  # may import all others
 TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting")
