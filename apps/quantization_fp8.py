@@ -7,8 +7,8 @@ import math
 
 import gradio as gr
 
-from apps import common
-from apps.quantization_matrix import percent
+from apps import common, writing
+from apps.quantization_matrix import percent, short
 from llm_core import accounting, few_bits, plots, presets
 from llm_core.plots.stage import ink
 from llm_core.quantization import formats as kinds
@@ -50,20 +50,24 @@ def explain(now: dict) -> str:
                 f"{percent(one.others)}. That is right: even steps suit numbers of one size. So a small error alone "
                 f"does not show that FP8 is at work, or that it is the better format; outliers do.")
     where = "one column" if kind == "activations" else "three numbers"
+    spare = made(kind, outlier, "e5m2", "tensor")[1]
+    range_said = "" if now["fp8"] == "e5m2" else (
+        f" E5M2 with one scale: {percent(spare.others)}; it has more range and fewer digits.")
     return (f"With {where} 2^{outlier} = {2**outlier:,} times as large, one scale for all leaves the other numbers off "
             f"by {percent(one.others)} in {name}, and {percent(one.gone)} of them became 0. With a scale for each "
             f"{label} it is {percent(many.others)} and {percent(many.gone)}: an outlier can hurt only those in its own "
-            f"{label}. INT8 with one scale: {percent(int8.others)}.")
+            f"{label}. INT8 with one scale: {percent(int8.others)}.{range_said}")
 
 
 def formulas(now: dict) -> str:
     kept = {per: made(now["kind"], now["outlier"], now["fp8"], per)[0] for per in ("tensor", KINDS[now["kind"]][1])}
     lines = []
     for per, k in kept.items():
-        scale, least = k.scale[k.place(0.5)].item(), k.vanishing(*k.place(0.5))
+        middle = k.place(0.5)
         which = "one scale" if per == "tensor" else "a scale in the middle of all"
-        lines.append(f"{which} = largest / {k.step_count():,} = {scale:.3g}, and numbers up to {least:.3g} become 0; "
-                     f"{k.scale.numel():,} of 4 bytes, {k.bits_a_number:.4f} bits a number")
+        lines.append(f"{which} = largest / {k.step_count():,} = {short(k.span(*middle))} / {k.step_count():,} = "
+                     f"{short(k.scale[middle].item())}, and numbers up to {short(k.vanishing(*middle))} become 0; "
+                     f"{writing.count(k.scale.numel(), 'scale')} of 4 bytes, {k.bits_a_number:.4f} bits a number")
     return common.formula(*lines)
 
 

@@ -37,6 +37,12 @@ def of(values: dict, part: dict) -> list:
     return [values[name] for name in part]
 
 
+def drawn_or_start(draw, *values, start) -> tuple:
+    """What draw gives; for values that cannot be, the opening state under the sentence that says why."""
+    said, *shown = draw(*values)
+    return (said, *shown) if not said else (said, *draw(*start)[1:])
+
+
 def build(demo: gr.Blocks) -> None:
     common.question("How few bits does a number need?", "To quantise is to allow a number only a few values, to store "
                     "which one it is, and to share one **scale** among many numbers. Fewer bits are fewer bytes, and "
@@ -58,8 +64,9 @@ def build(demo: gr.Blocks) -> None:
         gr.Markdown("## One FP8 number, bit by bit\nA sign, an exponent that says how large, and a mantissa that holds "
                     "the digits.")
         number, number_shown = in_fp8.place_number()
-    gr.Markdown("## What DeepSeek-V3 does in which precision")
-    gr.HTML(in_fp8.precision(), elem_id="precision")
+    with gr.Column(elem_classes="part"):
+        gr.Markdown("## What DeepSeek-V3 does in which precision")
+        gr.HTML(in_fp8.precision(), elem_id="precision")
     controls = {**matrix, **model, **tiles, **number}
     common.copy_link_button(controls)
     common.try_this((what, common.link("", **changes)) for what, changes in TRY)
@@ -69,12 +76,18 @@ def build(demo: gr.Blocks) -> None:
 
     def opened(request: gr.Request):
         values, problem = state(request)
-        drawn = [one_matrix.draw(None, *of(values, matrix)), in_fp8.draw(*of(values, tiles)),
-                 in_fp8.draw_number(values["number"])]
+        drawn = [drawn_or_start(one_matrix.draw, None, *of(values, matrix), start=(None, *of(START, matrix))),
+                 drawn_or_start(in_fp8.draw, *of(values, tiles), start=of(START, tiles)),
+                 drawn_or_start(in_fp8.draw_number, values["number"], start=of(START, number))]
         return common.notice(problem, note=True), *of(values, controls), *(o for outputs in drawn for o in outputs)
 
     def opened_model(request: gr.Request):
-        yield from one_model.draw(*of(state(request)[0], model))
+        for said, *shown in one_model.draw(*of(state(request)[0], model)):
+            if not said:
+                yield said, *shown
+                continue
+            for _, *opening in one_model.draw(*of(START, model)):
+                yield said, *opening
 
     demo.load(opened, None, [remark, *controls.values(), *matrix_shown, *tiles_shown, *number_shown],
               api_name="quantization_open", **common.FIGURES)

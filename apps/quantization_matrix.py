@@ -76,6 +76,22 @@ def quantize_matrix(matrix: str = START["matrix"], format: str = "int4", share: 
             "snr_db": error.snr_db, "worst_error": error.worst}
 
 
+HURT = {  # whom an outlier hurts, by who shares its scale
+    "tensor": "One scale serves all, and the largest outlier decides it",
+    "channel": "The bright stripes are the rows with an outlier, which decides their scale",
+    "block": "Only a block that holds an outlier suffers",
+}
+
+
+def hurt(now: dict) -> str:
+    """Whom the outliers hurt; nothing where there are none."""
+    if not now["outliers"]:
+        return ""
+    if now["format"] in ("e4m3", "e5m2"):
+        return " FP8's marks lie closer near 0, so the others notice an outlier only when it is very large."
+    return f" {HURT.get(now['share'], 'Only the neighbours in the group of an outlier suffer')}."
+
+
 def explain(now: dict, before: dict | None, error: formats.Error, then: formats.Error | None) -> str:
     """What changed and why, then where it stands."""
     changed = [name for name in now if before and now[name] != before[name]]
@@ -87,7 +103,7 @@ def explain(now: dict, before: dict | None, error: formats.Error, then: formats.
     put_in = (f"Eight numbers are {2**now['outliers']:,} times as large as the typical one; the others are"
               if now["outliers"] else "The numbers are")
     return (f"{what}{put_in} off by {percent(error.others)} in {FORMATS[now['format']]} with a scale for each "
-            f"{SHARES[now['share']]}, and {percent(error.gone)} of them became 0.")
+            f"{SHARES[now['share']]}, and {percent(error.gone)} of them became 0.{hurt(now)}")
 
 
 def said(value) -> str:
@@ -101,17 +117,23 @@ def said(value) -> str:
 
 def percent(share: float) -> str:
     """0.1561 -> "15.6 %"; three digits, and nothing below a thousandth of a per cent."""
-    return "0 %" if not share else "<0.001 %" if share < 1e-5 else f"{100 * share:.3g} %"
+    return "0 %" if not share else "<0.001 %" if share < 1e-5 else f"{f'{100 * share:#.3g}'.removesuffix('.')} %"
+
+
+def short(value: float) -> str:
+    """Four digits, and no powers of ten for what people can read without: 469400.0 -> "469,400"."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def formulas(x: torch.Tensor, kept: formats.Kept, error: formats.Error) -> str:
     """Scale, bytes and error with their numbers in them, for the tile whose scale is in the middle."""
-    scale, vanishing = kept.scale[kept.place(0.5)].item(), kept.vanishing(*kept.place(0.5))
+    middle = kept.place(0.5)
     over = "(largest − smallest)" if kept.zero_point is not None else "largest"
+    which = "the scale" if kept.scale.numel() == 1 else "the scale in the middle of all"
     zero = " and zero points" if kept.zero_point is not None else ""
     return common.formula(
-        f"scale in the middle of all = {over} / {kept.step_count():,} = {scale:.4g}; numbers up to {vanishing:.3g} "
-        f"become 0 there",
+        f"{which} = {over} / {kept.step_count():,} = {short(kept.span(*middle))} / {kept.step_count():,} = "
+        f"{short(kept.scale[middle].item())}; numbers up to {short(kept.vanishing(*middle))} become 0 there",
         f"bytes: codes {kept.code_bytes:,} + scales{zero} {kept.scale_bytes:,} = {kept.nbytes:,}; "
         f"8 × {kept.nbytes:,} / {x.numel():,} = {kept.bits_a_number:.3f} bits a number "
         f"(16 bits are {ratio(2 * x.numel(), kept.nbytes)} times as large)",

@@ -131,7 +131,7 @@ class Written:
 
 
 def write_in_turns(models: Sequence[LanguageModel], tokenizer: Tokenizer, prompt: str, tokens: int = 32,
-                   max_seconds: float = 1.5) -> list[Written]:
+                   max_seconds: float = 2.0) -> list[Written]:
     """What each model writes after the prompt, greedily; they take turns, a token each, so that their speeds compare
     even on a busy machine.
 

@@ -19,7 +19,8 @@ def error_heatmap(shares: Sequence[Sequence[float]], height: int = 330, scale: b
     powers = np.log10(percent.clip(_FLOOR, _TOP)).round(2)
     cells = go.Heatmap(
         z=powers.tolist(), zmin=math.log10(_FLOOR), zmax=math.log10(_TOP), colorscale=SEQUENTIAL, showscale=scale,
-        hovertemplate="cell %{y} down, %{x} across<br>10^%{z} % off<extra></extra>",
+        customdata=[[float(f"{v:.2g}") for v in row] for row in percent.tolist()],
+        hovertemplate="cell %{y} down, %{x} across: off by %{customdata} %<extra></extra>",
         colorbar={"title": {"text": "off by"}, "thickness": 10, "tickvals": [-1, 0, 1, 2],
                   "ticktext": ["0.1 %", "1 %", "10 %", "100 %"]})
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}

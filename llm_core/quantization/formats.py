@@ -51,6 +51,10 @@ class Kept:
             return int(fp8.FORMATS[self.format].max)
         return 2 ** BITS[self.format] - 1 if self.zero_point is not None else 2 ** (BITS[self.format] - 1) - 1
 
+    def span(self, down: int = 0, across: int = 0) -> float:
+        """The largest magnitude that a tile can write; with a zero point: its whole range."""
+        return self.scale[down, across].item() * self.step_count()
+
     def levels(self, down: int = 0, across: int = 0) -> Tensor:
         """All numbers that this format can write in one tile, ascending: 15 for int4, 253 for E4M3."""
         scale = self.scale[down, across].float()
