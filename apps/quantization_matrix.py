@@ -102,8 +102,13 @@ def explain(now: dict, before: dict | None, error: formats.Error, then: formats.
         what = f"{name} went from {said(before[name])} to {said(now[name])}: {WHY[name]}{moved} "
     put_in = (f"Eight numbers are {2**now['outliers']:,} times as large as the typical one; the others are"
               if now["outliers"] else "The numbers are")
-    return (f"{what}{put_in} off by {percent(error.others)} in {FORMATS[now['format']]} with a scale for each "
-            f"{SHARES[now['share']]}, and {percent(error.gone)} of them became 0.{hurt(now)}")
+    return (f"{what}{put_in} off by {percent(error.others)} in {FORMATS[now['format']]} with "
+            f"{shared(now['share'])}, and {percent(error.gone)} of them became 0.{hurt(now)}")
+
+
+def shared(share: str) -> str:
+    """Who shares a scale, in words."""
+    return "one scale for the whole matrix" if share == "tensor" else f"a scale for each {SHARES[share]}"
 
 
 def said(value) -> str:
@@ -152,7 +157,7 @@ def table(now: dict) -> str:
         rows.append((f"{mark}{label}", f"{bits:.3f}", f"{nbytes:,}", percent(error.others), percent(error.gone),
                      percent(error.relative), f"{error.snr_db:.1f}", f"{error.worst:.3g}"))
     return common.table(("format", "bits a number", "bytes", "others off by", "became 0", "all off by", "SNR, dB",
-                         "worst error"), rows, f"{now['matrix']}, a scale for each {SHARES[now['share']]}. Others: "
+                         "worst error"), rows, f"{now['matrix']}, {shared(now['share'])}. Others: "
                         "all but the outliers. Scales: BF16 for integers, 32 bits for FP8.")
 
 

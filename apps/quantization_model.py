@@ -9,6 +9,7 @@ import os
 import gradio as gr
 
 from apps import common, writing
+from apps.quantization_matrix import shared
 from llm_core import accounting, few_bits, plots, presets
 from llm_core.quantization.model import quantize_model
 
@@ -62,7 +63,7 @@ def explain(now: dict, one: few_bits.Written, other: few_bits.Written) -> str:
                else "with weights turned back into numbers at every call, which costs time")
     speed = (f"It wrote {one.seconds / other.seconds:.2f} times as fast as the model in 32 bits, measured here just "
              f"now, a token each in turns, {kernels}." if one.seconds and other.seconds else "")
-    return (f"{now['bits']} bits, a scale for each {PERS[now['per']]}: held-out loss {whole:.3f} → {loss:.3f} nats a "
+    return (f"{now['bits']} bits, {shared(now['per'])}: held-out loss {whole:.3f} → {loss:.3f} nats a "
             f"token, so {gone}; {size.bits_a_weight:.2f} bits a weight with scales; greedily it writes {same}. {speed}")
 
 
@@ -97,7 +98,7 @@ def table(now: dict) -> str:
                      f"{size.nbytes:,}", f"{size.bits_a_weight:.3f}"))
     n = few_bits.WINDOWS * few_bits.WINDOW
     return common.table(("width", "loss, nats a token", "grows by", "bytes of its linear layers", "bits a weight"),
-                        rows, f"{now['model']}, a scale for each {PERS[now['per']]}; {n:,} tokens of held-out text. "
+                        rows, f"{now['model']}, {shared(now['per'])}; {n:,} tokens of held-out text. "
                         "Embeddings, output head, routers and norms stay as they are.")
 
 
