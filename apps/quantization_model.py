@@ -17,7 +17,7 @@ START = {"model": "gpt-mini", "bits": 3, "per": "tensor", "prompt": "A true frie
 WIDTHS = (8, 6, 4, 3, 2)
 PERS = {"tensor": "whole matrix", "channel": "row", "64": "64 in a row", "32": "32 in a row"}
 ALLOWED = {"model": presets.mini_names(), "bits": list(WIDTHS), "per": list(PERS)}
-TOKENS, MOST_CHARACTERS = 32, 200
+TOKENS, AT_LEAST, MOST_CHARACTERS = 32, 16, 200  # tokens are written for two seconds, but on a slow machine 16
 CSS = """
 .texts {display: grid; grid-template-columns: repeat(auto-fit, minmax(16em, 1fr)); gap: 0.8rem}
 .texts section {border: 1px solid var(--border-color-primary); border-radius: 0.5rem; padding: 0.6rem 0.9rem}
@@ -109,7 +109,7 @@ def draw(*values):
     now["prompt"] = (now["prompt"] or "")[:MOST_CHARACTERS]
     model, tokenizer = writing.load(now["model"])
     one, other = few_bits.write_in_turns((model, smaller(now["model"], now["bits"], now["per"])), tokenizer,
-                                         now["prompt"], TOKENS)
+                                         now["prompt"], TOKENS, at_least=AT_LEAST)
     text = common.said(explain(now, one, other)) + formulas(now)
     yield texts(now["prompt"], one, other, now["bits"]), text, gr.skip(), gr.skip()
     losses = {bits: measured(now["model"], bits, now["per"])[0] for bits in WIDTHS}

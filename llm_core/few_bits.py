@@ -131,24 +131,25 @@ class Written:
 
 
 def write_in_turns(models: Sequence[LanguageModel], tokenizer: Tokenizer, prompt: str, tokens: int = 32,
-                   max_seconds: float = 2.0) -> list[Written]:
+                   max_seconds: float = 2.0, at_least: int = 2) -> list[Written]:
     """What each model writes after the prompt, greedily; they take turns, a token each, so that their speeds compare
     even on a busy machine.
 
-    At most `tokens` each, and none after about `max_seconds` in all, but always two if the text does not end before:
-    the first, which reads the prompt, is not timed. ValueError for an empty prompt, or one longer than the context.
+    At most `tokens` each, and none after about `max_seconds` in all, but always `at_least`, two or more, if the text
+    does not end before: the first, which reads the prompt, is not timed. ValueError for an empty prompt, or one longer
+    than the context.
     """
     ids = tokenizer.encode(prompt)
     texts = [stream(model, ids, tokens, stop_token=tokenizer.end_of_text) for model in models]
     written, taken, began = [[] for _ in models], [[] for _ in models], time.perf_counter()
-    for turn in range(tokens):
+    for turn in range(1, tokens + 1):
         for text, mine, times in zip(texts, written, taken, strict=True):
             start = time.perf_counter()
             step = next(text, None)
             if step is not None:
                 mine.append(int(step.token))
                 times.append(time.perf_counter() - start)
-        if turn and time.perf_counter() - began > max_seconds:
+        if turn >= max(2, at_least) and time.perf_counter() - began > max_seconds:
             break
     return [Written(tokenizer.decode([i for i in mine if i != tokenizer.end_of_text]), mine,
                     statistics.median(times[1:]) if len(times) > 1 else 0.0)

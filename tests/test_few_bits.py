@@ -65,6 +65,7 @@ def test_models_that_write_in_turns_write_what_they_write_alone(gpt):
     assert both[0].ids != both[1].ids
     short = few_bits.write_in_turns((model,), tokenizer, "A true friend", 12, max_seconds=0)
     assert len(short[0].ids) == 2
+    assert len(few_bits.write_in_turns((model,), tokenizer, "A true friend", 12, 0, at_least=5)[0].ids) == 5
     with pytest.raises(ValueError, match="the prompt is empty"):
         few_bits.write_in_turns((model,), tokenizer, "")
 

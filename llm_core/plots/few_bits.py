@@ -23,7 +23,7 @@ def error_heatmap(shares: Sequence[Sequence[float]], height: int = 330, scale: b
         hovertemplate="cell %{y} down, %{x} across: off by %{customdata} %<extra></extra>",
         colorbar={"title": {"text": "off by"}, "thickness": 10, "tickvals": [-1, 0, 1, 2],
                   "ticktext": ["0.1 %", "1 %", "10 %", "100 %"]})
-    hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    hidden = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}
     return figure(cells, height=height, x="columns", y="rows", xaxis=hidden, yaxis={"autorange": "reversed", **hidden})
 
 
