@@ -20,6 +20,7 @@ CARDS = (
     ("/rope", "RoPE lab", "How does a model know where a token stands? Turn its pairs, and go past its context."),
     ("/moe", "MoE lab", "How can a model have many parameters and use few? Experts, counted, coloured and balanced."),
     ("/mtp", "MTP lab", "Can a model write two tokens at once, and stay right? Guesses, checked as they are made."),
+    ("/quantization", "Quantization lab", "How few bits does a number need? Integers, FP8, and where a model breaks."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),

@@ -54,6 +54,7 @@ accounting generation pretrained > training
 accounting pretrained > grid
 positions > turning
 pretrained training > past_context
+data generation moe quantization training > few_bits
 """
 ON_TOP = {"checks", "mistakes"}  # may import all others
 TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting", "ladder")

@@ -16,6 +16,7 @@ from llm_core.plots.experts import (
     total_and_active,
     ways_by_pieces,
 )
+from llm_core.plots.few_bits import error_heatmap, loss_against_bits, number_rulers, values_and_levels
 from llm_core.plots.inside import (
     attention_map,
     attention_tiles,
@@ -49,4 +50,7 @@ __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "acceptance_bars", "attention_map", "attention_tiles", "bars",
     "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
     "part_shares", "quality_against_cache", "speed_up_lines", "strips",
+    "cache_lines", "compartment_effects", "error_heatmap", "figure", "logit_lens", "loss_against_bits",
+    "measured_cache", "number_rulers", "parameter_treemap", "part_shares", "quality_against_cache", "strips",
+    "values_and_levels",
 ]
