@@ -16,6 +16,7 @@ CARDS = (
     ("/journey", "Token journey", "What happens to a word inside a model? Follow it through every compartment."),
     ("/architecture", "Architecture", "Where are a model's parameters? Take any model and move any of its sizes."),
     ("/kv-cache", "KV cache", "How much memory does the past take? MHA, GQA, MQA and MLA, side by side."),
+    ("/mla", "MLA lab", "How can every head have its own keys and values, and the cache keep none of them?"),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),

@@ -39,6 +39,7 @@ data token_files balancing > training
 accounting > plots
 presets validation > as_python
 attention model validation > low_rank
+low_rank accounting data generation pretrained > shrinking
 
 validation > config tokenizer sampling quantization data
 config > quantization hf_config

@@ -24,6 +24,10 @@ FIGURES = {
     "strips": plots.strips([("a", [1.0, -2.0]), ("b", [0.0, 0.0])]),
     "effects": plots.compartment_effects([10, 20], [30, 40], "experts", 1),
     "lens": plots.logit_lens([[10.0], [99.0]], [["a"], ["b"]], ["x (0)"], 0),
+    "ways": plots.ways_lines({way: lambda n, w=way: accounting.way_flops(CONFIG, 1, n, w) for way in accounting.WAYS},
+                             1, 131072, 2),
+    "rank": plots.loss_against_rank({"plain": [(4, 1.0), (2, 2.0)], "data": [(4, 1.0), (2, 1.5)]},
+                                    {"data": [(2, 1.5)]}, 2, 1.0),
     "attention map": plots.attention_map([[100, None], [40, 60]], ["a", "b"]),
 }
 
@@ -126,3 +130,19 @@ def test_attention_tiles_are_a_png_of_all_maps():
     for share, colour in ((shares[2, 1, 3, 3], tile[3, 3]), (shares[2, 1, 1, 0], tile[1, 0]), (0, pixels[0, 0])):
         wanted = unlabel_rgb(sample_colorscale(get_colorscale(plots.SEQUENTIAL), [share])[0])
         assert np.abs(colour[:3] - np.array(wanted)).max() <= 3
+
+
+def test_ways_hold_the_counts_and_the_crossing():
+    drawn = {trace.name: dict(zip(trace.x, trace.y)) for trace in FIGURES["ways"].data}
+    for way in accounting.WAYS:
+        assert drawn[way][131072] == accounting.attention_step(CONFIG, 1, 131072, way).flops
+        assert set(drawn[way]) >= {1, 2, 131072, 1 << 20}
+    assert drawn["from here absorbing is cheaper"] == {2: accounting.attention_step(CONFIG, 1, 2, "absorb").flops}
+    late = plots.ways_lines({"absorb": lambda n: n}, 1000, 4096, None)
+    assert [min(trace.x) for trace in late.data] == [1000] and len(late.data) == 1
+
+
+def test_the_curve_over_the_rank_tells_recorded_from_measured():
+    drawn = {trace.name: list(zip(trace.x, trace.y)) for trace in FIGURES["rank"].data}
+    assert drawn == {"plain SVD": [(4, 1.0), (2, 2.0)], "from data": [(4, 1.0), (2, 1.5)],
+                     "from data, measured here": [(2, 1.5)]}

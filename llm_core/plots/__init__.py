@@ -14,6 +14,7 @@ from llm_core.plots.inside import (
     logit_lens,
     strips,
 )
+from llm_core.plots.latent import LATENT_WAYS, loss_against_rank, ways_lines
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -25,7 +26,7 @@ from llm_core.plots.sizes import (
 from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, figure
 
 __all__ = [
-    "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
-    "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "strips",
+    "COLOURS", "DIVERGING", "KINDS", "LATENT_WAYS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars",
+    "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "loss_against_rank", "measured_cache",
+    "parameter_treemap", "part_shares", "quality_against_cache", "strips", "ways_lines",
 ]
