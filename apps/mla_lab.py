@@ -159,11 +159,19 @@ def draw(before, preset, context, counted, *values):
         way_text(mla, tokens, context)) + common.formula(
         *(f"{kind}: {accounting.cache_formula(configs[kind], bits=BITS)}" for kind in ("MHA", "MLA")),
         *(f"{way}: {accounting.step_formula(mla, tokens, context, way)}" for way in ("rebuild", "absorb")))
-    a_token = {kind: accounting.cache_bytes_per_token(c, BITS) for kind, c in configs.items()}
-    weights = {kind: accounting.count_parameters(configs[kind]).by_part["attention"] for kind in ("MHA", "MLA")}
-    return (plots.cache_bars(a_token), plots.bars(list(weights), list(weights.values()), [
-        accounting.human_count(n) for n in weights.values()], colours=plots.COLOURS["attention"]), lines, text,
-        size_table(configs, preset, context) + way_table(mla, tokens, context), now)
+    bars = (gr.skip(), gr.skip())
+    if not before or any(before[name] != now[name] for name in ("preset", *SIZES)):
+        bars = size_bars(configs)
+    return *bars, lines, text, size_table(configs, preset, context) + way_table(mla, tokens, context), now
+
+
+def size_bars(configs: dict[str, ModelConfig]):
+    """Bytes of the cache a token, and parameters of attention."""
+    a_token = {kind: accounting.cache_bytes_per_token(config, BITS) for kind, config in configs.items()}
+    weights = {kind: accounting.count_parameters(config).by_part["attention"] for kind, config in configs.items()}
+    return plots.cache_bars(a_token), plots.bars(
+        list(weights), list(weights.values()), [accounting.human_count(n) for n in weights.values()],
+        colours=plots.COLOURS["attention"])
 
 
 def mla_sizes(preset: str = START, kv_lora_rank: int = 512, qk_rope_head_dim: int = 64, n_heads: int = 128,

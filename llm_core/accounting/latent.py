@@ -66,20 +66,31 @@ def way_flops(config: ModelConfig, tokens: int, context: int, way: str, whole_mo
 def absorbed_from(config: ModelConfig, tokens: int = 1, most: int = 1 << 20) -> int | None:
     """The least context, from `tokens` to `most`, in which `tokens` new tokens take fewer FLOPs absorbed than rebuilt.
 
-    None if there is none. Their difference is a straight line over the context that rises, so a search by halves finds
-    it exactly. For one token it is nearly always 2, since rebuilding even one old token costs more than absorbing.
+    None if there is none. What is saved is a straight line over the context, so two counts give all others exactly.
+    For one token it is nearly always 2, since rebuilding even one old token costs more than absorbing.
     """
     _latent(config)
-    return _least(range(tokens, most + 1), lambda context: _saved(config, tokens, context) > 0)
+    at_first = _saved(config, tokens, tokens)
+    slope = _saved(config, tokens, tokens + 1) - at_first
+    if at_first > 0:
+        return tokens
+    if slope <= 0:
+        return None
+    found = tokens + -at_first // slope + 1
+    return found if found <= most else None
 
 
 def rebuilt_from(config: ModelConfig, context: int) -> int | None:
     """The least number of new tokens, up to the whole `context`, that take fewer FLOPs rebuilt than absorbed.
 
-    None if there is none. Rebuilding serves all new tokens at once, absorbing costs more for each pair of tokens.
+    None if there is none. Rebuilding serves all new tokens at once, absorbing costs more for each pair of tokens: once
+    it costs more in all, it does so for any more tokens too, and a search by halves is exact.
     """
     _latent(config)
-    return _least(range(1, context + 1), lambda tokens: _saved(config, tokens, context) < 0)
+    whole("context", context)
+    numbers = range(1, context + 1)
+    place = bisect.bisect_left(numbers, True, key=lambda tokens: _saved(config, tokens, context) < 0)
+    return numbers[place] if place < context else None
 
 
 def step_formula(config: ModelConfig, tokens: int, context: int, way: str) -> str:
@@ -113,12 +124,6 @@ def _saved(config: ModelConfig, tokens: int, context: int) -> int:
     """FLOPs that absorbing saves; below 0 if it costs more."""
     rebuilt, absorbed = (forward_flops(config, tokens, context, absorbed=way).total for way in (False, True))
     return rebuilt - absorbed
-
-
-def _least(numbers: range, holds) -> int | None:
-    """The first for which it holds, where it holds for all that follow too."""
-    place = bisect.bisect_left(numbers, True, key=holds)
-    return numbers[place] if place < len(numbers) else None
 
 
 def _latent(config: ModelConfig) -> LatentAttentionConfig:

@@ -136,6 +136,8 @@ def test_what_cannot_be_is_said_and_the_last_good_figures_stay(page, site):
     wait_for_text(page, "#table", "100 tokens")
     fill(page, "#tokens", 101)
     wait_for_text(page, ".notice", "context 100 is less than the 101 new tokens")
+    fill(page, "#tokens", 50)
+    wait_for_text(page, "#text", "50 new tokens")
     page.locator("#tokens input[type=number]").fill("")
     wait_for_text(page, "#text", "tokens is empty, so 1 is shown")
 
