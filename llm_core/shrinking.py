@@ -132,7 +132,8 @@ def record(name: str) -> dict[str, list[dict]]:
         found, out[method] = directions(model, tokenizer, method), []
         for rank in subject.ranks:
             small, ids = shrunk(model, found, rank), tokenizer.encode(subject.prompt)
-            text = tokenizer.decode(generate(small, ids, WRITTEN)[0, len(ids):].tolist())
+            new = generate(small, ids, WRITTEN, stop_token=tokenizer.end_of_text)[0, len(ids):].tolist()
+            text = tokenizer.decode([token for token in new if token != tokenizer.end_of_text])
             loss = round(mean_loss(small, held_out(name, tokenizer)), 3)
             out[method].append({"rank": rank, "kept": round(kept(found, rank), 4), "loss": loss, "text": text})
             print(name, method, out[method][-1], flush=True)
