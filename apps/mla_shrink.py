@@ -163,7 +163,7 @@ def measure(name, method, rank, prompt):
     _seen.setdefault((name, method), {})[rank] = loss
     count = shrinking.held_out(name, tokenizer)[:, 1:].numel()
     yield (curve(name, rank), sentence(name, method, rank), cache_note(name, method, rank, True), *both,
-           by(f"Both written here, always the likeliest token, {now.tokens} at most {NEW_TOKENS}. Loss over {count:,} "
+           by(f"Both written here: always the likeliest token, {NEW_TOKENS} tokens at most. Loss over {count:,} "
               "tokens of held-out text."))
 
 
