@@ -66,6 +66,6 @@ def loss_against_rank(curves: dict[str, Sequence[tuple[int, float]]], measured: 
                 hovertemplate=name + ", measured here, rank %{x}: %{y:.4f} nats<extra></extra>"))
     level = {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": whole, "y1": whole,
              "line": {"color": QUIET, "width": 1, "dash": "dash"}}
-    return figure(*traces, height=height, x="rank: numbers kept a token and layer", y="held-out loss, nats a token",
+    return figure(*traces, height=height, x="rank (numbers a layer)", y="held-out loss, nats a token",
                   showlegend=True, legend=ABOVE, shapes=[mark(rank), level],
                   xaxis={"type": "log", "tickvals": [r for r, _ in curves["plain"]][::2], "tickformat": ",~g"})
