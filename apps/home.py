@@ -21,6 +21,7 @@ CARDS = (
     ("/moe", "MoE lab", "How can a model have many parameters and use few? Experts, counted, coloured and balanced."),
     ("/mtp", "MTP lab", "Can a model write two tokens at once, and stay right? Guesses, checked as they are made."),
     ("/quantization", "Quantization lab", "How few bits does a number need? Integers, FP8, and where a model breaks."),
+    ("/mla", "MLA lab", "How can every head have its own keys and values, and the cache keep none of them?"),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),

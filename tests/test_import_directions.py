@@ -41,6 +41,7 @@ presets validation > as_python
 attention model validation > low_rank
 accounting > ladder
 ladder > plots
+low_rank accounting data generation pretrained > shrinking
 
 validation > config tokenizer sampling quantization data
 config > quantization hf_config

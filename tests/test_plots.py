@@ -30,6 +30,10 @@ FIGURES = {
     "load": plots.load_bars([3, 0, 9]),
     "information": plots.information_bars({"trained": {1: 1.22, 2: 0.93}, "by chance": {1: 0.2, 2: 0.2}}),
     "imbalance": plots.imbalance_lines({"bias": [2.5, 1.1], "nothing": [2.5, 2.6]}, 400, 4.0),
+    "ways": plots.ways_lines({way: lambda n, w=way: accounting.way_flops(CONFIG, 1, n, w) for way in accounting.WAYS},
+                             1, 131072, 2),
+    "rank": plots.loss_against_rank({"plain": [(4, 1.0), (2, 2.0)], "data": [(4, 1.0), (2, 1.5)]},
+                                    {"data": [(2, 1.5)]}, 2, 1.0),
     "attention map": plots.attention_map([[100, None], [40, 60]], ["a", "b"]),
 }
 
@@ -144,3 +148,17 @@ def test_loads_and_totals_are_drawn_as_they_are():
     assert [note.x for note in both.layout.annotations] == [11, 2]
     lines = plots.imbalance_lines({"bias": [2.5, 1.125], "nothing": [2.5, 2.6]}, 400, 4.0)
     assert list(lines.data[0].y) == [2.5, 1.125] and list(lines.data[1].x) == [0, 1]
+def test_ways_hold_the_counts_and_the_crossing():
+    drawn = {trace.name: dict(zip(trace.x, trace.y)) for trace in FIGURES["ways"].data}
+    for way in accounting.WAYS:
+        assert drawn[way][131072] == accounting.attention_step(CONFIG, 1, 131072, way).flops
+        assert set(drawn[way]) >= {1, 2, 131072, 1 << 20}
+    assert drawn["from here absorbing is cheaper"] == {2: accounting.attention_step(CONFIG, 1, 2, "absorb").flops}
+    late = plots.ways_lines({"absorb": lambda n: n}, 1000, 4096, None)
+    assert [min(trace.x) for trace in late.data] == [1000] and len(late.data) == 1
+
+
+def test_the_curve_over_the_rank_tells_recorded_from_measured():
+    drawn = {trace.name: list(zip(trace.x, trace.y)) for trace in FIGURES["rank"].data}
+    assert drawn == {"plain SVD": [(4, 1.0), (2, 2.0)], "from data": [(4, 1.0), (2, 1.5)],
+                     "from data, measured here": [(2, 1.5)]}

@@ -2,6 +2,7 @@
 
 parameters.py  every trained tensor, summed by part      cache.py    bytes that the cache takes
 compute.py     FLOPs, training memory, decoding speed    units.py    numbers as people read them
+latent.py      the ways of latent attention: FLOPs and bytes of a step, and where they cross
 training_run.py  hours and cost of a training run, and what was published about real ones
 parallel.py    what lies on one of many GPUs             precision.py  what V3 trains in FP8, and what it does not
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
@@ -25,6 +26,16 @@ from llm_core.accounting.compute import (
     training_memory,
 )
 from llm_core.accounting.journey import Stop, journey
+from llm_core.accounting.latent import (
+    WAYS,
+    Step,
+    absorbed_from,
+    attention_step,
+    rebuilt_from,
+    shapes_of_a_step,
+    step_formula,
+    way_flops,
+)
 from llm_core.accounting.parallel import (
     V3_LAYOUT,
     GpuMemory,
@@ -67,4 +78,11 @@ __all__ = [
     "human_bytes", "human_count", "journey", "mtp_rows", "parse_tokens", "per_layer", "percent", "precision_map",
     "published_utilisation", "ratio", "rows", "speculative_bound", "table", "times", "training_flops",
     "training_memory", "training_memory_per_gpu", "utilisation",
+    "GPUS", "HARDWARE", "PARTS", "RUNS", "V3_LAYOUT", "WAYS", "DecodeBound", "Flops", "Gpu", "GpuMemory", "Hardware",
+    "Layout", "Parameters", "PublishedRun", "Row", "Stage", "Step", "Stop", "TrainingFlops", "TrainingMemory", "Work",
+    "absorbed_from", "attention_step", "cache_bytes", "cache_bytes_per_gpu", "cache_bytes_per_token", "cache_formula",
+    "count_parameters", "days", "decode_bound", "exact", "forward_flops", "fp8_share", "gpu_hours", "human_bytes",
+    "human_count", "journey", "mtp_rows", "parse_tokens", "per_layer", "percent", "precision_map",
+    "published_utilisation", "ratio", "rebuilt_from", "rows", "shapes_of_a_step", "step_formula", "table", "times",
+    "training_flops", "training_memory", "training_memory_per_gpu", "utilisation", "way_flops",
 ]

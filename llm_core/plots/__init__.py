@@ -26,6 +26,7 @@ from llm_core.plots.inside import (
 )
 from llm_core.plots.ladder import cache_waterfall, parameter_waterfall
 from llm_core.plots.rope import past_context, rope_dials, rope_scores, rope_wavelengths
+from llm_core.plots.latent import LATENT_WAYS, loss_against_rank, ways_lines
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -53,4 +54,7 @@ __all__ = [
     "cache_lines", "compartment_effects", "error_heatmap", "figure", "logit_lens", "loss_against_bits",
     "measured_cache", "number_rulers", "parameter_treemap", "part_shares", "quality_against_cache", "strips",
     "values_and_levels",
+    "COLOURS", "DIVERGING", "KINDS", "LATENT_WAYS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars",
+    "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "loss_against_rank", "measured_cache",
+    "parameter_treemap", "part_shares", "quality_against_cache", "strips", "ways_lines",
 ]
