@@ -16,6 +16,7 @@ CARDS = (
     ("/journey", "Token journey", "What happens to a word inside a model? Follow it through every compartment."),
     ("/architecture", "Architecture", "Where are a model's parameters? Take any model and move any of its sizes."),
     ("/kv-cache", "KV cache", "How much memory does the past take? MHA, GQA, MQA and MLA, side by side."),
+    ("/what-fits", "What fits", "Does it fit on my GPU, and how fast could it be? Weights, cache, and a roofline."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),

@@ -5,6 +5,8 @@ compute.py     FLOPs, training memory, decoding speed    units.py    numbers as 
 training_run.py  hours and cost of a training run, and what was published about real ones
 parallel.py    what lies on one of many GPUs             precision.py  what V3 trains in FP8, and what it does not
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
+hardware.py    machines by their makers' figures          fits.py    whether a model fits, and the most that would
+published_sizes.py  what DeepSeek-V3's file holds, and models whose size nobody published
 journey.py     the stops of a token on its way, with what each owns and leaves in the cache
 wrong_elsewhere.py  published figures that do not come out, beside the sums that do
 
@@ -13,15 +15,25 @@ Counts are exact integers, also for models that no machine could hold: layers ar
 
 from llm_core.accounting.cache import cache_bytes, cache_bytes_per_token, cache_formula
 from llm_core.accounting.compute import (
-    HARDWARE,
     DecodeBound,
     Flops,
-    Hardware,
     TrainingMemory,
     decode_bound,
     forward_flops,
     training_memory,
 )
+from llm_core.accounting.fits import (
+    TRAINING_BITS,
+    Need,
+    compute_bound_from,
+    largest_batch,
+    largest_context,
+    machines_needed,
+    memory_need,
+    training_bound,
+)
+from llm_core.accounting.fits_formulas import decode_formula, need_formulas, per_second
+from llm_core.accounting.hardware import HARDWARE, Hardware
 from llm_core.accounting.journey import Stop, journey
 from llm_core.accounting.parallel import (
     V3_LAYOUT,
@@ -40,6 +52,13 @@ from llm_core.accounting.parameters import (
     rows,
 )
 from llm_core.accounting.precision import Work, fp8_share, precision_map
+from llm_core.accounting.published_sizes import (
+    ESTIMATES,
+    NEVER_PUBLISHED,
+    V3_ON_THE_HUB,
+    Estimate,
+    numbers_in_v3_file,
+)
 from llm_core.accounting.table import table
 from llm_core.accounting.training_run import (
     GPUS,
@@ -57,10 +76,13 @@ from llm_core.accounting.training_run import (
 from llm_core.accounting.units import exact, human_bytes, human_count, parse_tokens, percent, ratio, times
 
 __all__ = [
-    "GPUS", "HARDWARE", "PARTS", "RUNS", "V3_LAYOUT", "DecodeBound", "Flops", "Gpu", "GpuMemory", "Hardware", "Layout",
-    "Parameters", "PublishedRun", "Row", "Stage", "Stop", "TrainingFlops", "TrainingMemory", "Work", "cache_bytes",
-    "cache_bytes_per_gpu", "cache_bytes_per_token", "cache_formula", "count_parameters", "days", "decode_bound",
-    "exact", "forward_flops", "fp8_share", "gpu_hours", "human_bytes", "human_count", "journey", "mtp_rows",
-    "parse_tokens", "per_layer", "percent", "precision_map", "published_utilisation", "ratio", "rows", "table", "times",
-    "training_flops", "training_memory", "training_memory_per_gpu", "utilisation",
+    "ESTIMATES", "GPUS", "HARDWARE", "NEVER_PUBLISHED", "PARTS", "RUNS", "TRAINING_BITS", "V3_LAYOUT", "V3_ON_THE_HUB",
+    "DecodeBound", "Estimate", "Flops", "Gpu", "GpuMemory", "Hardware", "Layout", "Need", "Parameters", "PublishedRun",
+    "Row", "Stage", "Stop", "TrainingFlops", "TrainingMemory", "Work", "cache_bytes", "cache_bytes_per_gpu",
+    "cache_bytes_per_token", "cache_formula", "compute_bound_from", "count_parameters", "days", "decode_bound",
+    "decode_formula", "exact", "forward_flops", "fp8_share", "gpu_hours", "human_bytes", "human_count", "journey",
+    "largest_batch", "largest_context", "machines_needed", "memory_need", "mtp_rows", "need_formulas",
+    "numbers_in_v3_file", "parse_tokens", "per_layer", "per_second", "percent", "precision_map",
+    "published_utilisation", "ratio", "rows", "table", "times", "training_bound", "training_flops", "training_memory",
+    "training_memory_per_gpu", "utilisation",
 ]

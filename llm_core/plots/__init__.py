@@ -7,6 +7,7 @@ Classic traces only (bar, scatter, treemap, heatmap). A chart has no text for th
 or a table beside each.
 """
 
+from llm_core.plots.fits import decode_roofline, memory_stack, waterfall
 from llm_core.plots.inside import (
     attention_map,
     attention_tiles,
@@ -26,6 +27,6 @@ from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, fi
 
 __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
-    "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "strips",
+    "cache_lines", "compartment_effects", "decode_roofline", "figure", "logit_lens", "measured_cache", "memory_stack",
+    "parameter_treemap", "part_shares", "quality_against_cache", "strips", "waterfall",
 ]
