@@ -108,10 +108,10 @@ def read_file(path: str | None) -> str:
 
 def checked(config: ModelConfig) -> ModelConfig:
     """The config, unless it has more parameters than can be drawn. ValueError with a sentence."""
-    total = accounting.count_parameters(config).total
-    if total > MOST_PARAMETERS:
-        raise ValueError(f"this model would have {total:.2e} parameters; at most {MOST_PARAMETERS:,} are counted here"
-                         if total < 10**300 else "this model would have more parameters than can be written down")
+    counted = accounting.count_parameters(config)
+    if counted.total + counted.mtp > MOST_PARAMETERS:
+        raise ValueError(f"this model would have {counted.total + counted.mtp:,} parameters; at most "
+                         f"{MOST_PARAMETERS:,} are counted here")
     return config
 
 

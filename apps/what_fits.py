@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import common, config_json
+from apps import code_box, common, config_json
 from apps.kv_cache import CONTEXTS, step_of
 from apps.what_fits_views import (
     RUN,
@@ -18,6 +18,7 @@ from apps.what_fits_views import (
 )
 from llm_core import accounting, plots, presets
 from llm_core.accounting import HARDWARE
+from llm_core.as_python import as_python
 
 TITLE = "What fits"
 PATH = "/what-fits"
@@ -95,6 +96,11 @@ def does_it_fit(preset: str = "llama-3.1-8b", hardware: str = "rtx-3070", gpus: 
 API = (does_it_fit,)
 
 
+def own_code(preset: str, kept: str) -> str:
+    """The model's config as Python."""
+    return as_python(config_json.base_of(preset, kept), None if kept else preset)
+
+
 def state(request: gr.Request | None) -> tuple[dict, str]:
     """The controls' values for an address, and a sentence about what in it could not be used."""
     values, problem = common.read_query(request, START, CHOICES, LIMITS)
@@ -140,6 +146,7 @@ def build(demo: gr.Blocks) -> None:
             controls = {"preset": preset, "config": own.kept, "hardware": hardware, "gpus": gpus, "mode": mode,
                         "weight_bits": weight_bits, "cache_bits": cache_bits, "context": context, "batch": batch}
             common.copy_link_button(controls)
+            code_box.python_button(own_code, [preset, own.kept], notice, "what_fits_python")
             common.try_this([
                 ("DeepSeek-V3 in FP8 on eight H200", common.link(
                     "", preset="deepseek-v3", hardware="h200", gpus=8, weight_bits=8, context="32k", batch=16)),
@@ -156,7 +163,9 @@ def build(demo: gr.Blocks) -> None:
                 roofline = gr.Plot(shown[1], show_label=False, elem_id="roofline")
                 gr.HTML(common.said(
                     "Filled dots: reading memory takes longer, so a larger batch brings more tokens a second. Hollow "
-                    "dots: computing takes longer, and a larger batch brings no more."))
+                    "dots: computing takes longer, and a larger batch brings no more. DeepSeek's attention (MLA) can "
+                    "decode in two ways: absorbed, which works on the cached latents as they are, and naive, which "
+                    "makes the keys and values of all past tokens anew for each token."))
     with gr.Column(elem_classes="result"):
         tables = gr.HTML(shown[3], elem_id="tables")
     with gr.Accordion("The machines, and where their figures are from", open=False):

@@ -78,11 +78,13 @@ def explain(now: dict, before: dict | None, name: str, f: dict) -> str:
 
 def memory_table(f: dict, caption: str) -> str:
     memory, need = f["machine"].memory, f["need"]
-    rows = [(part, f"{n:,}", *two_units(n), accounting.percent(n, memory)) for part, n in need.by_part.items()]
-    rows.append(("in all", f"{need.total:,}", *two_units(need.total), accounting.percent(need.total, memory)))
-    rows.append(("memory", f"{memory:,}", *two_units(memory), accounting.percent(memory, memory)))
+    states = {part: n for part, n in need.by_part.items() if part != "weights"}
+    parts = {**need.weights_by_part, "weights, together": need.by_part["weights"], **states, "in all": need.total,
+             "memory": memory}
+    rows = [(part, f"{n:,}", *two_units(n), accounting.percent(n, memory)) for part, n in parts.items()]
+    colours = {part: plots.COLOURS.get(part, plots.COLOURS["MTP"]) for part in (*need.weights_by_part, *states)}
     return common.table(("", "bytes", "decimal (GB: 10⁹ bytes)", "binary (GiB: 2³⁰ bytes)", "of the memory"), rows,
-                        caption, colours={"cache": plots.COLOURS["cache"]})
+                        caption, colours=colours)
 
 
 def limits_table(config: ModelConfig, now: dict, f: dict) -> str:

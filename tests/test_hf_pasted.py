@@ -58,6 +58,8 @@ def test_what_is_not_read_is_told():
     (text(num_hidden_layers=0), "num_hidden_layers must be a whole number from 1"),
     (text(num_hidden_layers=10**12), "num_hidden_layers must be a whole number from 1"),
     (text(n_group=7), "n_expert_groups 7 does not divide n_routed_experts 256"),
+    (json.dumps(V3.to_dict() | {"max_seq_len": 2**31}), "max_seq_len must be at most 2147483647, not 2147483648"),
+    ('{"type": "ModelConfig", "moe": {"d_expert": ' + "9" * 39 + "}}", "d_expert must be at most"),
     ('{"type": "ModelConfig"}', "ModelConfig lacks vocab_size"), ('{"type": "os.system"}', "lacks model_type")])
 def test_each_bad_one_gets_a_sentence(given, sentence):
     with pytest.raises(ValueError) as caught:

@@ -24,7 +24,7 @@ TRAINING_BITS = {16: (16, 16, 32, 32), 32: (32, 32, 0, 32)}  # weights, gradient
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes by part, in display order. weights_by_part: the same weights by part of the model, rounded for charts."""
+    """Bytes by part, in display order. weights_by_part: the weights by part of the model; they sum to the weights."""
 
     by_part: dict[str, int]
     weights_by_part: dict[str, int]
@@ -54,7 +54,10 @@ def memory_need(config: ModelConfig, batch: int = 1, context: int = 1, weight_bi
     flag("training", training)
     counted, d, vocab = count_parameters(config), config.d_model, config.vocab_size
     parts = {**counted.by_part, **({"MTP": counted.mtp} if training and counted.mtp else {})}
-    weights = {part: -(-n * weight_bits // 8) for part, n in parts.items()}
+    weights, so_far = {}, 0
+    for part, n in parts.items():  # each up to the next whole byte of all before it, so that the sum is exact
+        weights[part] = -(-(so_far + n) * weight_bits // 8) - -(-so_far * weight_bits // 8)
+        so_far += n
     if not training:
         return Need({"weights": -(-counted.total * weight_bits // 8),
                      "cache": cache_bytes(config, batch, context, cache_bits),

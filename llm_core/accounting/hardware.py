@@ -37,8 +37,11 @@ class Hardware:
             real("fp8_flops_per_second", self.fp8_flops_per_second)
 
     def peak(self, weight_bits: int = 16) -> float:
-        """FLOPs a second for weights of so many bits. 8 bits: the FP8 peak, where there is one. Fewer are unpacked and
-        multiplied in 16 bits, as weight-only quantisation does."""
+        """FLOPs a second for weights of so many bits.
+
+        8 bits: the FP8 peak, where there is one. Fewer are unpacked and multiplied in 16 bits, as weight-only
+        quantisation does. For 32 bits the 16-bit peak is a bound, if a wide one.
+        """
         whole("weight_bits", weight_bits)
         fp8 = self.fp8_flops_per_second
         return fp8 if weight_bits == 8 and fp8 is not None else self.flops_per_second
@@ -68,7 +71,7 @@ HARDWARE = {
     "l4": Hardware("NVIDIA L4", 300e9, 121e12, 24 * GB, 242.5e12,
                    "NVIDIA, L4 data sheet: 24 GB, 300 GB/s, BF16 242 / 2 and FP8 485 / 2 TFLOPS"),
     "t4": Hardware("NVIDIA T4", 320e9, 65e12, 16 * GB, None,
-                   "NVIDIA, T4 data sheet: 16 GB, 320 GB/s, FP16 65 TFLOPS; no FP8"),
+                   "NVIDIA, T4 product page: 16 GB, 320 GB/s (the data sheet says 300), FP16 65 TFLOPS; no FP8"),
     "rtx-4090": Hardware("NVIDIA GeForce RTX 4090", 1008e9, 165.2e12, 24 * GB, 330.3e12,
                          "NVIDIA, Ada GPU architecture white paper: 24 GB, 1,008 GB/s, FP16 165.2 and FP8 330.3 "
                          "TFLOPS (sums in FP32)"),

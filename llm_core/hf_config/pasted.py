@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_core.config import ModelConfig
-from llm_core.hf_config.keys import shown
+from llm_core.hf_config.keys import MOST, shown
 from llm_core.hf_config.reading import read_hf
 
 TOO_DEEP = "this is nested far too deep for a config.json"
@@ -55,6 +55,7 @@ def read_pasted(text: str | bytes) -> Pasted:
     data = parse_json(text)
     try:
         if data.get("type") == "ModelConfig":
+            _refuse_giants(data)
             return Pasted(ModelConfig.from_dict(data), (), ())
         config, unread = read_hf(data)
     except RecursionError:
@@ -87,6 +88,15 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"a config.json is an object, in curly brackets, not {shown(data)}")
     return data
+
+
+def _refuse_giants(data: dict[str, Any]) -> None:
+    """Our own form has no limit to sizes; here they have the one that files of others have."""
+    for name, value in data.items():
+        if isinstance(value, dict):
+            _refuse_giants(value)
+        elif isinstance(value, int) and value > MOST:
+            raise ValueError(f"{name[:40]} must be at most {MOST}, not {shown(value)}")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,19 +14,24 @@ from llm_core.plots.stage import ABOVE, COLOURS, QUIET, figure, mark
 HATCHES = {"gradients": "/", "master weights": "\\", "Adam's moments": ".", "activations": "x"}
 
 
-def memory_stack(need: Need, memory: int, what: str, height: int = 250) -> go.Figure:
-    """What is needed as one bar, part by part (GB), and a line where the memory ends. what: whose memory it is."""
+def memory_stack(need: Need, memory: int, what: str, height: int = 200) -> go.Figure:
+    """What is needed as one bar, part by part (GB), and a red line where the memory ends.
+
+    Wide parts carry their names; a table beside it, in the same order, is the legend. what: whose memory it is.
+    """
     parts = {**need.weights_by_part, **{part: n for part, n in need.by_part.items() if part != "weights"}}
-    bars = [go.Bar(name=part, x=[round(n / 1e9, 6)], y=[""], orientation="h",
-                   marker={"color": COLOURS.get(part, COLOURS["MTP"]),
-                           "pattern": {"shape": HATCHES.get(part, "")}, "line": {"width": 0.5, "color": QUIET}},
+    bars = [go.Bar(name=part, x=[round(n / 1e9, 6)], y=[""], orientation="h", text=[part], textposition="inside",
+                   insidetextanchor="middle", textangle=0,
+                   marker={"color": COLOURS.get(part, COLOURS["MTP"]), "pattern": {"shape": HATCHES.get(part, "")},
+                           "line": {"width": 0.5, "color": QUIET}},
                    hovertemplate=part + ": %{x:,.4g} GB<extra></extra>") for part, n in parts.items()]
-    end = round(memory / 1e9, 6)
+    end, widest = round(memory / 1e9, 6), round(max(memory, need.total) / 1e9, 6)
     line = {**mark(end), "line": {"color": COLOURS["output head"], "width": 3}}
-    return figure(*bars, height=height, barmode="stack", showlegend=True, legend={**ABOVE, "traceorder": "normal"},
-                  x=f"GB (10⁹ bytes); the red line is the memory of {what}", shapes=[line],
-                  xaxis={"range": [0, 1.05 * max(end, round(need.total / 1e9, 6))]},
-                  yaxis={"showticklabels": False, "showgrid": False})
+    label = {"x": end, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": f"memory of {what}",
+             "xanchor": "right" if end > widest / 2 else "left"}
+    return figure(*bars, height=height, barmode="stack", x="GB (10⁹ bytes)", shapes=[line], annotations=[label],
+                  uniformtext={"minsize": 11, "mode": "hide"}, margin={"l": 8, "r": 16, "t": 28, "b": 8},
+                  xaxis={"range": [0, 1.05 * widest]}, yaxis={"showticklabels": False, "showgrid": False})
 
 
 def decode_roofline(bounds: dict[str, dict[int, DecodeBound]], batch: int, fits: int, height: int = 340) -> go.Figure:
@@ -54,7 +59,7 @@ def decode_roofline(bounds: dict[str, dict[int, DecodeBound]], batch: int, fits:
     steps = (1, 2, 5) if max(speeds) < 200 * min(speeds) else (1,)
     heights = [n * 10**power for power in range(-4, 10) for n in steps
                if 0.8 * min(speeds) <= n * 10**power <= 1.25 * max(speeds)]
-    return figure(*traces, height=height, x="batch: sequences at once (grey: more than fit)",
+    return figure(*traces, height=height, x="batch (grey: too many to fit)",
                   y="tokens a second, at most", shapes=shapes, showlegend=len(bounds) > 1, legend=ABOVE,
                   xaxis={"type": "log", "tickvals": ticks, "ticktext": [f"{n:,}" for n in ticks]},
                   yaxis={"type": "log", "tickvals": heights, "tickformat": ",~s"})
