@@ -70,14 +70,21 @@ def values_of(config: ModelConfig) -> dict:
         "d_ff": config.feed_forward.d_ff, "activation": config.feed_forward.activation, "moe": m is not None,
         **{name: getattr(m, name) if m else few[name] for name in EXPERTS},
         "positions": "learned" if config.rope is None else "rope"}
+    lacking = (GROUPED if latent else LATENT) + (() if m else EXPERTS)
+    values |= {name: _on_slider(name, values[name]) for name in lacking}
     return {name: values[name] if name in values else getattr(config, name) for name in ORDER}
+
+
+def _on_slider(name: str, value: int) -> int:
+    """The step of a slider at a value or just below."""
+    _, least, most, step, _ = SLIDERS[name]
+    return least + (min(max(value, least), most) - least) // step * step
 
 
 def off_their_sliders(base: ModelConfig) -> dict[str, int]:
     """The sizes of a config that lie beyond their slider, or between two of its steps. They are held as they are."""
     values = values_of(base)
-    return {name: values[name] for name, (_, least, most, step, _) in SLIDERS.items()
-            if not least <= values[name] <= most or (values[name] - least) % step}
+    return {name: values[name] for name in SLIDERS if values[name] != _on_slider(name, values[name])}
 
 
 def config_of(base: ModelConfig, values: dict) -> ModelConfig:
