@@ -187,8 +187,10 @@ def test_estimates_stay_estimates():
 def test_the_stack_holds_the_bytes_and_the_line_the_memory():
     need = accounting.memory_need(LLAMA, 1, 8192, 4)
     figure = plots.memory_stack(need, 8 * 10**9, "x")
-    assert sum(bar.x[0] for bar in figure.data) == pytest.approx(need.total / 1e9, abs=1e-5)
-    assert {bar.name: bar.marker.color for bar in figure.data}["cache"] == plots.COLOURS["cache"]
+    bar = figure.data[0]
+    assert sum(bar.x) == pytest.approx(bar.base[-1] + bar.x[-1]) == pytest.approx(need.total / 1e9, abs=1e-5)
+    assert dict(zip(bar.text, bar.marker.color))["cache"] == plots.COLOURS["cache"]
+    assert dict(zip(bar.text, bar.x))["cache"] == round(need.by_part["cache"] / 1e9, 6)
     assert figure.layout.shapes[0].x0 == 8.0 and figure.layout.xaxis.range[1] > 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import plotly.graph_objects as go
 
@@ -20,16 +21,19 @@ def memory_stack(need: Need, memory: int, what: str, height: int = 200) -> go.Fi
     Wide parts carry their names; a table beside it, in the same order, is the legend. what: whose memory it is.
     """
     parts = {**need.weights_by_part, **{part: n for part, n in need.by_part.items() if part != "weights"}}
-    bars = [go.Bar(name=part, x=[round(n / 1e9, 6)], y=[""], orientation="h", text=[part], textposition="inside",
-                   insidetextanchor="middle", textangle=0,
-                   marker={"color": COLOURS.get(part, COLOURS["MTP"]), "pattern": {"shape": HATCHES.get(part, "")},
-                           "line": {"width": 0.5, "color": QUIET}},
-                   hovertemplate=part + ": %{x:,.4g} GB<extra></extra>") for part, n in parts.items()]
+    sizes, ends = [round(n / 1e9, 6) for n in parts.values()], list(accumulate(parts.values(), initial=0))
+    bar = go.Bar(  # one trace, each part from where the last one ended: drawn faster than a trace for each
+        x=sizes, base=[round(n / 1e9, 6) for n in ends[:-1]], y=[""] * len(parts), orientation="h", text=list(parts),
+        textposition="inside", insidetextanchor="middle", textangle=0, customdata=sizes,
+        marker={"color": [COLOURS.get(part, COLOURS["MTP"]) for part in parts],
+                "pattern": {"shape": [HATCHES.get(part, "") for part in parts]},
+                "line": {"width": 0.5, "color": QUIET}},
+        hovertemplate="%{text}: %{customdata:,.4g} GB<extra></extra>")
     end, widest = round(memory / 1e9, 6), round(max(memory, need.total) / 1e9, 6)
     line = {**mark(end), "line": {"color": COLOURS["output head"], "width": 3}}
     label = {"x": end, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": f"memory of {what}",
              "xanchor": "right" if end > widest / 2 else "left"}
-    return figure(*bars, height=height, barmode="stack", x="GB (10⁹ bytes)", shapes=[line], annotations=[label],
+    return figure(bar, height=height, barmode="overlay", x="GB (10⁹ bytes)", shapes=[line], annotations=[label],
                   uniformtext={"minsize": 11, "mode": "hide"}, margin={"l": 8, "r": 16, "t": 28, "b": 8},
                   xaxis={"range": [0, 1.05 * widest]}, yaxis={"showticklabels": False, "showgrid": False})
 
