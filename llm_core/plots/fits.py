@@ -26,7 +26,7 @@ def memory_stack(need: Need, memory: int, what: str, height: int = 200) -> go.Fi
         x=sizes, base=[round(n / 1e9, 6) for n in ends[:-1]], y=[""] * len(parts), orientation="h", text=list(parts),
         textposition="inside", insidetextanchor="middle", textangle=0, customdata=sizes,
         marker={"color": [COLOURS.get(part, COLOURS["MTP"]) for part in parts],
-                "pattern": {"shape": [HATCHES.get(part, "") for part in parts]},
+                "pattern": {"shape": [HATCHES.get(part, "") for part in parts], "solidity": 0.12},
                 "line": {"width": 0.5, "color": QUIET}},
         hovertemplate="%{text}: %{customdata:,.4g} GB<extra></extra>")
     end, widest = round(memory / 1e9, 6), round(max(memory, need.total) / 1e9, 6)
