@@ -22,6 +22,7 @@ CARDS = (
     ("/mtp", "MTP lab", "Can a model write two tokens at once, and stay right? Guesses, checked as they are made."),
     ("/quantization", "Quantization lab", "How few bits does a number need? Integers, FP8, and where a model breaks."),
     ("/mla", "MLA lab", "How can every head have its own keys and values, and the cache keep none of them?"),
+    ("/what-fits", "What fits", "Does it fit on my GPU, and how fast could it be? Weights, cache, and a roofline."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),

@@ -7,6 +7,8 @@ training_run.py  hours and cost of a training run, and what was published about 
 parallel.py    what lies on one of many GPUs             precision.py  what V3 trains in FP8, and what it does not
 table.py       one table to paste: `python -m llm_core.accounting deepseek-v3 --context 128k`
 speculation.py when a second row of a pass is free, and what guesses can gain
+hardware.py    machines by their makers' figures          fits.py    whether a model fits, and the most that would
+published_sizes.py  what DeepSeek-V3's file holds, and models whose size nobody published
 journey.py     the stops of a token on its way, with what each owns and leaves in the cache
 experts.py     mixtures of experts: finer ones, ways to choose, what is held and what is used
 wrong_elsewhere.py  published figures that do not come out, beside the sums that do
@@ -16,15 +18,25 @@ Counts are exact integers, also for models that no machine could hold: layers ar
 
 from llm_core.accounting.cache import cache_bytes, cache_bytes_per_token, cache_formula
 from llm_core.accounting.compute import (
-    HARDWARE,
     DecodeBound,
     Flops,
-    Hardware,
     TrainingMemory,
     decode_bound,
     forward_flops,
     training_memory,
 )
+from llm_core.accounting.fits import (
+    TRAINING_BITS,
+    Need,
+    compute_bound_from,
+    largest_batch,
+    largest_context,
+    machines_needed,
+    memory_need,
+    training_bound,
+)
+from llm_core.accounting.fits_formulas import decode_formula, need_formulas, per_second
+from llm_core.accounting.hardware import HARDWARE, Hardware
 from llm_core.accounting.journey import Stop, journey
 from llm_core.accounting.latent import (
     WAYS,
@@ -54,6 +66,13 @@ from llm_core.accounting.parameters import (
 )
 from llm_core.accounting.precision import Work, fp8_share, precision_map
 from llm_core.accounting.speculation import V3_ACCEPTED, V3_SPEED_UP, SpeculativeBound, speculative_bound
+from llm_core.accounting.published_sizes import (
+    ESTIMATES,
+    NEVER_PUBLISHED,
+    V3_ON_THE_HUB,
+    Estimate,
+    numbers_in_v3_file,
+)
 from llm_core.accounting.table import table
 from llm_core.accounting.training_run import (
     GPUS,
@@ -85,4 +104,13 @@ __all__ = [
     "human_count", "journey", "mtp_rows", "parse_tokens", "per_layer", "percent", "precision_map",
     "published_utilisation", "ratio", "rebuilt_from", "rows", "shapes_of_a_step", "step_formula", "table", "times",
     "training_flops", "training_memory", "training_memory_per_gpu", "utilisation", "way_flops",
+    "ESTIMATES", "GPUS", "HARDWARE", "NEVER_PUBLISHED", "PARTS", "RUNS", "TRAINING_BITS", "V3_LAYOUT", "V3_ON_THE_HUB",
+    "DecodeBound", "Estimate", "Flops", "Gpu", "GpuMemory", "Hardware", "Layout", "Need", "Parameters", "PublishedRun",
+    "Row", "Stage", "Stop", "TrainingFlops", "TrainingMemory", "Work", "cache_bytes", "cache_bytes_per_gpu",
+    "cache_bytes_per_token", "cache_formula", "compute_bound_from", "count_parameters", "days", "decode_bound",
+    "decode_formula", "exact", "forward_flops", "fp8_share", "gpu_hours", "human_bytes", "human_count", "journey",
+    "largest_batch", "largest_context", "machines_needed", "memory_need", "mtp_rows", "need_formulas",
+    "numbers_in_v3_file", "parse_tokens", "per_layer", "per_second", "percent", "precision_map",
+    "published_utilisation", "ratio", "rows", "table", "times", "training_bound", "training_flops", "training_memory",
+    "training_memory_per_gpu", "utilisation",
 ]

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from llm_core.accounting.cache import cache_bytes
+from llm_core.accounting.hardware import Hardware
 from llm_core.accounting.parameters import count_parameters, rows
 from llm_core.config import LatentAttentionConfig, ModelConfig
-from llm_core.validation import flag, instance_of, real, whole
+from llm_core.validation import flag, instance_of, whole
 
 
 @dataclass(frozen=True)
@@ -100,28 +101,6 @@ def training_memory(config: ModelConfig, weight_bits: int = 16, gradient_bits: i
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """A machine as two numbers: bytes a second from its memory, and FLOPs a second at best (dense 16-bit products)."""
-
-    name: str
-    bytes_per_second: float
-    flops_per_second: float
-
-    def __post_init__(self):
-        real("bytes_per_second", self.bytes_per_second)
-        real("flops_per_second", self.flops_per_second)
-
-
-# Peaks as the makers state them; no machine reaches them. H100's sheet prints FLOPs with sparsity, twice the dense.
-HARDWARE = {
-    "h100": Hardware("NVIDIA H100 SXM (data sheet: 3.35 TB/s, 1,979 / 2 TFLOPS)", 3.35e12, 989.5e12),
-    "a100": Hardware("NVIDIA A100 SXM 80 GB (data sheet: 2,039 GB/s, 312 TFLOPS)", 2.039e12, 312e12),
-    # Our arithmetic: 2 channels x 8 bytes x 5.6e9; 8 cores x 3e9 x 32 FLOPs (two 8-wide multiply-adds a cycle, fp32).
-    "laptop": Hardware("a laptop (8 cores at 3 GHz, two channels of DDR5-5600)", 89.6e9, 768e9),
-}
-
-
-@dataclass(frozen=True)
 class DecodeBound:
     """The least time of one decoding step. limited_by: "memory" or "compute", whichever takes longer."""
 
@@ -132,24 +111,33 @@ class DecodeBound:
     compute_seconds: float
     tokens_per_second: float
     limited_by: str
+    batch: int
+
+    @property
+    def each(self) -> float:
+        """Tokens a second for each sequence."""
+        return self.tokens_per_second / self.batch
 
 
 def decode_bound(config: ModelConfig, hardware: Hardware, batch: int = 1, context: int = 1, weight_bits: int = 16,
-                 cache_bits: int = 16) -> DecodeBound:
+                 cache_bits: int = 16, naive: bool = False) -> DecodeBound:
     """The most tokens a second that a machine could decode: one step gives each of `batch` sequences a token.
 
     A step reads every weight that is multiplied once, and the cache of `context` tokens (the new one included) for each
     sequence; it takes at least bytes / bandwidth and FLOPs / peak seconds, and the longer of the two counts. Embedding
     rows are looked up and left out. Routed experts: those that `batch` tokens choose between them if each chooses
-    evenly and on its own, E x (1 - (1 - K/E)^batch) a layer, exactly K for one sequence. MLA decodes absorbed. As if
-    the model fitted into one machine's memory.
+    evenly and on its own, E x (1 - (1 - K/E)^batch) a layer, exactly K for one sequence. MLA decodes absorbed, or with
+    naive=True by rebuilding the keys and values of the whole context at each step (as if that were written to memory
+    nowhere); other attention has one way only. FLOPs are measured against hardware.peak(weight_bits). As if the model
+    fitted into the machine's memory.
     """
     instance_of("hardware", hardware, (Hardware,))
+    flag("naive", naive)
     whole("batch", batch)
     whole("context", context)
     whole("weight_bits", weight_bits)
     latent = isinstance(config.attention, LatentAttentionConfig)
-    flops = batch * forward_flops(config, 1, context, absorbed=latent).total
+    flops = batch * forward_flops(config, 1, context, absorbed=latent and not naive).total
     counted = count_parameters(config)
     lookups = counted.by_part.get("position embedding", 0)
     read = counted.active_no_input_embedding - lookups - counted.active_by_part.get("routed experts", 0)
@@ -157,9 +145,9 @@ def decode_bound(config: ModelConfig, hardware: Hardware, batch: int = 1, contex
     weights = -(-read * weight_bits // 8)
     cached = cache_bytes(config, batch, context, cache_bits)
     memory = (weights + cached) / hardware.bytes_per_second
-    compute = flops / hardware.flops_per_second
+    compute = flops / hardware.peak(weight_bits)
     return DecodeBound(weights, cached, flops, memory, compute, batch / max(memory, compute),
-                       "memory" if memory >= compute else "compute")
+                       "memory" if memory >= compute else "compute", batch)
 
 
 def _experts_read(config: ModelConfig, batch: int, routed: int) -> int:

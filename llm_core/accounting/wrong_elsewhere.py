@@ -15,8 +15,8 @@ from math import prod
 
 from llm_core import cache_layout, presets
 from llm_core.accounting.cache import cache_bytes_per_token, cache_formula
-from llm_core.accounting.parameters import count_parameters, mtp_rows, rows
-from llm_core.config import ModelConfig
+from llm_core.accounting.parameters import count_parameters, mtp_rows
+from llm_core.accounting.published_sizes import block_scales, numbers_in_v3_file  # noqa: F401, lessons take it here
 
 
 @dataclass(frozen=True)
@@ -88,31 +88,19 @@ def _active_in_v3() -> Figure:
 
 
 def _hub() -> Figure:
-    config = presets.get("deepseek-v3")
-    n = count_parameters(config)
-    twice = 2 * config.vocab_size * config.d_model
-    file = n.total + n.mtp + twice
-    scales, biases = block_scales(config), n.router_biases + n.mtp_router_biases
+    n = count_parameters(presets.get("deepseek-v3"))
+    main, mtp, embedding, head, scales, biases = numbers_in_v3_file().values()
+    twice = embedding + head
+    file = main + mtp + twice
     return Figure(
         "v3-hub", "The 685 B on the hub are 671 B of the main model and 14 B of the MTP module.",
         "README of DeepSeek-V3", 14.0, n.mtp / 1e9, "B parameters",
-        (f"main model {n.total:,} + MTP module {n.mtp:,} + embedding and head a second time {twice:,} = {file:,}",
+        (f"main model {main:,} + MTP module {mtp:,} + embedding and head a second time {twice:,} = {file:,}",
          f"and what is no parameter: {scales:,} scales of FP8 blocks, {biases:,} routers' biases: "
          f"{file + scales + biases:,}"),
         "The file stores embedding and head once more beside the MTP module. The module shares them with the main "
         "model, so they are copies: 11.61 B + 1.85 B = 13.46 B. The last sum is the hub's own count of the file, to "
         "the last digit, and rounds to 685.", "deepseek-v3")
-
-
-def block_scales(config: ModelConfig, block: int = 128) -> int:
-    """Scales of an FP8 file as DeepSeek writes it: one for each block of 128 x 128 of each matrix.
-
-    The last block of a row or column may be smaller. Embedding, head, router, norms and the MTP projection stay in 16
-    bits (arXiv:2412.19437, section 3.3) and have none.
-    """
-    matrices = [row for row in rows(config) + mtp_rows(config) if len(row.shape) == 2 and row.name != "eh_proj"
-                and row.where not in ("input", "output") and row.part != "router"]
-    return sum(row.copies * prod(-(-size // block) for size in row.shape) for row in matrices)
 
 
 def _mtp() -> Figure:

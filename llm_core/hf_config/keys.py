@@ -41,8 +41,16 @@ class Keys:
 
     def __init__(self, data: dict, kind: str):
         self._data, self.kind = data, kind
+        self._read: set[str] = {"model_type"}
+        self._parts: dict[str, Keys] = {}
+
+    def unread(self) -> list[str]:
+        """The keys that nobody asked for, those of parts as "rope_scaling.factor"."""
+        here = [str(name) for name in self._data if name not in self._read]
+        return here + [f"{name}.{key}" for name, part in self._parts.items() for key in part.unread()]
 
     def _get(self, name: str, default: Any) -> Any:
+        self._read.add(name)
         value = self._data.get(name)
         if value is None and default is REQUIRED:
             raise ValueError(f"the config lacks {name!r}, which a model of type {self.kind} needs")
@@ -86,7 +94,10 @@ class Keys:
         value = self._get(name, None)
         if value is not None and not isinstance(value, dict):
             raise ValueError(f"{name} must be an object of keys and values, not {shown(value)}")
-        return Keys(value, self.kind) if value else None
+        if not value:
+            return None
+        self._parts[name] = Keys(value, self.kind)
+        return self._parts[name]
 
     def names(self, name: str) -> bool:
         """Whether the key is there, be it null."""

@@ -39,12 +39,19 @@ def from_hf(source: str | Path | dict) -> ModelConfig:
 
     FileNotFoundError if there is none; ValueError naming the key that is missing, wrong, or not expressible here.
     """
+    return read_hf(source)[0]
+
+
+def read_hf(source: str | Path | dict) -> tuple[ModelConfig, list[str]]:
+    """The same, and the keys that were not read."""
     data = source if isinstance(source, dict) else read_json(source)
     kind = data.get("model_type")
     if not isinstance(kind, str) or kind not in _FAMILIES:
         given = "lacks model_type" if kind is None else f"has model_type {shown(kind)}, which is not known here"
-        raise ValueError(f"the config {given}; known are {', '.join(_FAMILIES)}")
-    return _FAMILIES[kind](Keys(data, kind))
+        why = f" ({_BEYOND[kind]})" if isinstance(kind, str) and kind in _BEYOND else ""
+        raise ValueError(f"the config {given}{why}; known are {', '.join(_FAMILIES)}")
+    keys = Keys(data, kind)
+    return _FAMILIES[kind](keys), keys.unread()
 
 
 def _gpt2(k: Keys) -> ModelConfig:
@@ -184,3 +191,7 @@ _FAMILIES = {
     "mistral": lambda k: _llama(k, window=4096), "mixtral": _mixtral,
     "deepseek": lambda k: _llama(k, moe=_experts(k)),  # DeepSeekMoE 16B: Llama's attention
     "deepseek_v2": _deepseek, "deepseek_v3": _deepseek, "kimi_k2": _deepseek}
+# What keeps a well-known family out: its sizes could be read, but the count would miss tensors.
+_NORMS = "it has a norm on each head's query and key, which ModelConfig lacks"
+_BEYOND = {"qwen3": _NORMS, "qwen3_moe": _NORMS,
+           "deepseek_v32": "it has an indexer that chooses which tokens are attended, which ModelConfig lacks"}

@@ -17,6 +17,7 @@ from llm_core.plots.experts import (
     ways_by_pieces,
 )
 from llm_core.plots.few_bits import error_heatmap, loss_against_bits, number_rulers, values_and_levels
+from llm_core.plots.fits import decode_roofline, memory_stack, waterfall
 from llm_core.plots.inside import (
     attention_map,
     attention_tiles,
@@ -57,4 +58,6 @@ __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "LATENT_WAYS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars",
     "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "loss_against_rank", "measured_cache",
     "parameter_treemap", "part_shares", "quality_against_cache", "strips", "ways_lines",
+    "cache_lines", "compartment_effects", "decode_roofline", "figure", "logit_lens", "measured_cache", "memory_stack",
+    "parameter_treemap", "part_shares", "quality_against_cache", "strips", "waterfall",
 ]
