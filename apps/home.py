@@ -18,6 +18,7 @@ CARDS = (
     ("/kv-cache", "KV cache", "How much memory does the past take? MHA, GQA, MQA and MLA, side by side."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
+    ("/training", "Training lab", "What does a minute of training buy? Train a small model of your own, and keep it."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),
 )
 LADDER = (  # preset, and what it brings

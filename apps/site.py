@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import architecture, common, home, journey, kv_cache, playground, tweak, wrong_elsewhere
+from apps import architecture, common, home, journey, kv_cache, playground, training_lab, tweak, wrong_elsewhere
 
-PAGES = (journey, architecture, kv_cache, playground, tweak, wrong_elsewhere)  # in the order of the navigation bar
+# In the order of the navigation bar.
+PAGES = (journey, architecture, kv_cache, playground, tweak, training_lab, wrong_elsewhere)
 
 
 def build() -> gr.Blocks:

@@ -23,9 +23,10 @@ from llm_core.plots.sizes import (
     quality_against_cache,
 )
 from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, figure
+from llm_core.plots.training import training_curves
 
 __all__ = [
     "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
     "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "strips",
+    "part_shares", "quality_against_cache", "strips", "training_curves",
 ]
