@@ -1,5 +1,6 @@
 """The training lab's process: it tells what the run in this process tells, and nothing of it is ever left behind."""
 
+import itertools
 import json
 import os
 import signal
@@ -25,12 +26,12 @@ OWN = "".join(f"{n} green bottles hanging on the wall,\nand if one green bottle 
 PATIENCE = 120  # seconds for a process to start, on a machine that is busy with other tests
 
 
-def heard(run, until=None):
-    """All news up to its end, or until one of that kind."""
+def heard(run, until="", step=0):
+    """All news up to its end, or until one of that kind, of that step or a later one."""
     out, end = [], time.monotonic() + PATIENCE
     while not run.over and time.monotonic() < end:
         out += run.news()
-        if until and any(message["kind"] == until for message in out):
+        if until and any(message["kind"] == until and message.get("step", 0) >= step for message in out):
             break
         time.sleep(0.05)
     return out
@@ -57,30 +58,22 @@ def test_a_run_in_its_process_and_after_one_that_was_killed(tmp_path):
     killed.process.kill()
     assert heard(killed) == [{"kind": "problem", "sentence": KILLED}]
     killed.close()
-    run = Run(TINY, "own", OWN, 2, tmp_path)
-    messages = heard(run)
-    assert messages[-1]["kind"] == "done" and messages[-1]["why"] == "time" and run.process.returncode == 0
-    here = []
-    learn(TINY, "own", OWN, 1, here.append)
+    run, here, steps = Run(TINY, "own", OWN, 100, tmp_path), [], itertools.count()
+    messages = heard(run, "mark", step=10)
+    run.stop()
+    run.stop()
+    messages += heard(run)
+    done = messages[-1]
+    assert done["kind"] == "done" and done["why"] == "stopped" and run.process.returncode == 0
+    learn(TINY, "own", OWN, 100, here.append, lambda: next(steps) >= 10)
     losses, own = ({m["step"]: m["loss"] for m in all_ if m["kind"] == "mark"} for all_ in (messages, here))
-    both = losses.keys() & own.keys()
-    assert len(both) >= 3 and all(losses[step] == pytest.approx(own[step], rel=1e-5) for step in both)
-    assert [p.name for p in run.folder.iterdir()] == [messages[-1]["file"]]
-    run.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_stop_still_measures_and_writes(tmp_path):
-    run = Run(TINY, "own", OWN, 100, tmp_path)
-    assert heard(run, until="look")
-    run.stop()
-    run.stop()
-    done = heard(run)[-1]
-    assert done["kind"] == "done" and done["why"] == "stopped" and done["seconds"] < 60
+    assert list(own) == [1, 2, 5, 10] and all(losses[step] == pytest.approx(own[step], rel=1e-5) for step in own)
+    assert [p.name for p in run.folder.iterdir()] == [done["file"]]
     with zipfile.ZipFile(run.folder / done["file"]) as file:
         file.extractall(tmp_path / "opened")
     assert load_pretrained(tmp_path / "opened" / TINY.file_name)[0].config.d_model == 32
     run.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["opened"]
 
 
 def test_a_problem_comes_as_a_sentence(tmp_path):

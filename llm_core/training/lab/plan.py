@@ -157,12 +157,12 @@ def plan(settings: Settings, seconds: int, most_seconds: int = SECONDS[1]) -> Pl
 def roughly_seconds(config: ModelConfig, tokens: int, flops: int) -> float:
     """A step's time on one core, within a factor of two or three on most laptops.
 
-    Measured in November 2026 over 11 configs within this page's limits: large products run at about 35 GFLOP/s; calling
-    the many small operations of MLA and of experts costs about as much again, whatever their size.
+    Measured in November 2026 over 11 configs within these limits: large products run at about 35 GFLOP/s, and calling
+    the many small operations of MLA and of experts costs half as much again.
     """
     latent = config.attention.kind == "MLA"
-    a_layer = 0.002 + (0.003 + 20e-6 * tokens if latent else 0.0)
-    an_expert_layer = 0.012 + 40e-6 * tokens
+    a_layer = 0.001 + (0.001 + 5e-6 * tokens if latent else 0.0)
+    an_expert_layer = 0.004 + 10e-6 * tokens
     return flops / 35e9 + config.n_layers * a_layer + config.n_moe_layers * an_expert_layer
 
 
