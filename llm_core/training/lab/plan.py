@@ -149,21 +149,18 @@ def plan(settings: Settings, seconds: int, most_seconds: int = SECONDS[1]) -> Pl
         raise ValueError(f"a step would take {accounting.human_count(flops)} FLOPs, more than "
                          f"{accounting.human_count(int(MOST_FLOPS))}, about a second on one core; nearest: a batch "
                          f"of {batch}")
-    a_step = roughly_seconds(config, tokens, flops)
+    a_step = roughly_seconds(config, flops)
     return Plan(counts.total, counts.active, tokens, flops, accounting.training_memory(config, 32, 32, 0, 32).total,
                 a_step, seconds, max(1, round(seconds / a_step)))
 
 
-def roughly_seconds(config: ModelConfig, tokens: int, flops: int) -> float:
+def roughly_seconds(config: ModelConfig, flops: int) -> float:
     """A step's time on one core, within a factor of two or three on most laptops.
 
-    Measured in November 2026 over 11 configs within these limits: large products run at about 35 GFLOP/s, and calling
-    the many small operations of MLA and of experts costs half as much again.
+    Measured in November 2026 over 11 configs within these limits, where it is off by a third at most: large products
+    run at about 35 GFLOP/s, and calling the many small operations of a layer, and of its experts, takes milliseconds.
     """
-    latent = config.attention.kind == "MLA"
-    a_layer = 0.001 + (0.001 + 5e-6 * tokens if latent else 0.0)
-    an_expert_layer = 0.004 + 10e-6 * tokens
-    return flops / 35e9 + config.n_layers * a_layer + config.n_moe_layers * an_expert_layer
+    return flops / 35e9 + 0.002 * config.n_layers + 0.004 * config.n_moe_layers
 
 
 def _smaller(settings: Settings) -> str:
