@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import uuid
 from pathlib import Path
 
@@ -38,7 +39,8 @@ START = {"source": "plays", "block": "gpt2", "attention": "MHA", "feed_forward":
          "n_heads": 4, "context": 64, "batch_size": 8, "learning_rate": "0.003", "seed": 0, "seconds": 60}
 CHOICES = {"source": texts.SOURCES, "block": lab.BLOCKS, "attention": lab.ATTENTIONS,
            "feed_forward": lab.FEED_FORWARDS, "learning_rate": [value for _, value in RATES]}
-PAUSE = 0.4  # seconds between two looks at a run
+PAUSE = 0.5  # seconds between two looks at a run
+REDRAWN = 1.5  # seconds between two charts, or a slow browser would do nothing but draw
 
 
 def most_seconds() -> int:
@@ -84,17 +86,20 @@ def own_code(*values) -> str:
 
 # A run ---------------------------------------------------------------------------------------------------------------
 
-def shown(record: Record, before: Record | None, status: str, download=None) -> tuple:
-    """Outputs: status, chart, sample, sentence, tables, download."""
+def shown(record: Record, before: Record | None) -> tuple:
+    """Chart, sample, sentence and tables of a run."""
     chart = plots.training_curves(record.progress, record.looks, record.started.get("blind"), record.limit,
                                   before.looks if before else (), "before")
-    return (status, chart, views.sample_html(record), common.said(views.explain(record, before)),
-            views.tables_html(record), download or gr.skip())
+    return (chart, views.sample_html(record), common.said(views.explain(record, before)), views.tables_html(record))
+
+
+NOTHING = (gr.skip(),) * 4  # in place of what `shown` gives
 
 
 async def train(request: gr.Request, kept: dict | None, own: str, *values):
-    """Wait for one's turn, train, and show how it goes. Outputs: notice, shown's, what is kept for the next run."""
-    visitor, nothing, mine = request.session_hash, [gr.skip()] * 6, False
+    """Wait for one's turn, train, and show how it goes. Outputs: notice, status, shown's, download, and what is kept
+    to compare the next run with."""
+    visitor, mine = request.session_hash, False
     try:
         now, _ = chosen(*values)
         settings = settings_of(now)
@@ -105,27 +110,32 @@ async def train(request: gr.Request, kept: dict | None, own: str, *values):
         mine = True
         while place := DESK.place(visitor):
             if DESK.stopped(visitor):
-                yield "", views.status_html("You left the line."), *nothing
+                yield "", views.status_html("You left the line."), *NOTHING, gr.skip(), gr.skip()
                 return
-            yield "", views.waiting_html(place), *nothing
+            yield "", views.waiting_html(place), *NOTHING, gr.skip(), gr.skip()
             await asyncio.sleep(PAUSE)
         run = await asyncio.to_thread(DESK.start, visitor, settings, now["source"], own, now["seconds"])
         before = Record.from_dict(kept) if kept else None
-        yield "", *shown(record, before, views.status_html("Starting: a process of its own reads torch and the text, "
-                         "which takes some seconds."), gr.DownloadButton(visible=False)), gr.skip()
+        yield ("", views.status_html("Starting: a process of its own reads torch and the text, which takes some "
+                                     "seconds."), *shown(record, before), gr.DownloadButton(visible=False), gr.skip())
+        drawn = 0.0
         while not run.over:
             DESK.place(visitor)  # still here
             for message in run.news():
                 record.add(message)
             if record.started and not record.done and not record.problem:
-                yield gr.skip(), *shown(record, before, views.running_html(record)), gr.skip()
+                due = time.monotonic() - drawn >= REDRAWN
+                drawn = time.monotonic() if due else drawn
+                yield (gr.skip(), views.running_html(record), *(shown(record, before) if due else NOTHING), gr.skip(),
+                       gr.skip())
             await asyncio.sleep(PAUSE)
         if record.problem:
             raise ValueError(record.problem)
         file = gr.DownloadButton(value=str(run.folder / record.done["file"]), visible=True)
-        yield "", *shown(record, before, views.done_html(record), file), record.to_dict()
+        yield "", views.done_html(record), *shown(record, before), file, record.to_dict()
     except (ValueError, OSError) as problem:
-        yield common.notice(common.sentence(problem)), views.status_html("Nothing is trained now."), *nothing
+        yield (common.notice(common.sentence(problem)), views.status_html("Nothing is trained now."), *NOTHING,
+               gr.skip(), gr.skip())
     finally:
         if mine:
             DESK.finish(visitor)
@@ -185,21 +195,22 @@ def build(demo: gr.Blocks) -> None:
                         "learning_rate": rate, "seed": seed, "seconds": seconds}
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             status = gr.HTML(views.recorded_html(record), elem_id="status")
-            first_shown = shown(record, before, "") if record else [None] * 6
-            chart = gr.Plot(first_shown[1], show_label=False, elem_id="curves")
+            first_shown = shown(record, before) if record else [None] * 4
+            chart = gr.Plot(first_shown[0], show_label=False, elem_id="curves")
             download = gr.DownloadButton("Download the model (zip)", visible=False, elem_id="download", size="sm")
-            sample = gr.HTML(first_shown[2], elem_id="sample")
+            sample = gr.HTML(first_shown[1], elem_id="sample")
     with gr.Column(elem_classes="result"):
-        text = gr.HTML(first_shown[3], elem_id="text")
+        text = gr.HTML(first_shown[2], elem_id="text")
+        tables = gr.HTML(first_shown[3], elem_id="tables")
+        gr.Markdown("### What the next run will take, by accounting")
         planned = gr.HTML(draw(*first.values())[1], elem_id="plan")
-        tables = gr.HTML(first_shown[4], elem_id="tables")
     common.copy_link_button(controls)
     code_box.python_button(own_code, list(controls.values()), notice, "training_python")
     common.try_this([
         ("DeepSeek's block with MLA and experts: as many active parameters as the GPT", common.link(
             "", block="deepseek", attention="MLA", feed_forward="moe")),
         ("A learning rate of 1: every step overshoots", common.link("", learning_rate="1", seconds=20)),
-        ("One short scene, read a hundred times: it learns by heart", common.link(
+        ("One short scene, over and over: it learns by heart", common.link(
             "", source="scene", learning_rate="0.01"))])
     common.lesson("`course/01_architecture/03_training_a_gpt.ipynb` builds this loop by hand and breaks it; "
                   "`course/09_capstone/01_mini_deepseek.ipynb` trains a small DeepSeek beside a GPT. Longer runs: "

@@ -25,7 +25,7 @@ def plan_html(settings: Settings, planned: Plan, note: str = "") -> str:
         f"forward {flops.forward:,} + backward {flops.backward:,} = {planned.flops_per_step:,} FLOPs "
         f"({accounting.human_count(planned.flops_per_step)})",
         f"weights, gradients and AdamW's two moments: {planned.parameters:,} × 16 bytes = "
-        f"{planned.training_bytes:,} bytes ({accounting.human_bytes(planned.training_bytes)})",
+        f"{planned.training_bytes:,} bytes, {accounting.human_bytes(planned.training_bytes)}",
         f"learning rate: up to {settings.learning_rate:g} over {WARMUP_STEPS} steps, then as it is, so that a short "
         "run is the beginning of a longer one with the same seed")
 
@@ -40,7 +40,7 @@ def duration(seconds: float) -> str:
 
 
 def bar(done: float, whole: float) -> str:
-    return (f'<progress max="{whole:g}" value="{min(done, whole):g}" style="width:100%" '
+    return (f'<progress max="{whole:g}" value="{min(done, whole):g}" style="width:100%; accent-color:#0072B2" '
             'aria-label="how far the training is"></progress>')
 
 
@@ -111,7 +111,7 @@ def explain(record: Record, before: Record | None) -> str:
 
 def compare(record: Record, before: Record | None) -> str:
     """At the same second, and at the same step; texts that differ cannot be compared."""
-    if before is None or before.started.get("held_out_bytes") != record.started.get("held_out_bytes"):
+    if before is None or before.started.get("train_tokens") != record.started.get("train_tokens"):
         return ""
     last = record.looks[-1]
     then, there = before.look_at(seconds=last[0]), before.look_at(step=last[1])
@@ -132,13 +132,13 @@ def tables_html(record: Record) -> str:
     if not rows:
         return ""
     bytes_, tokens = record.started["held_out_bytes"], record.started["held_out_tokens"]
-    marks = [(f"{step:,}", f"{loss:.4f}") for step, loss in record.marks.items()]
     return common.table(
         ("second", "step", "tokens read", "FLOPs so far", "training, bits per byte", "held out, bits per byte"), rows,
         f"{record.name}. Bits per byte: loss in nats / ln 2 / bytes of text. Held out: {tokens:,} tokens, "
         f"{bytes_:,} bytes, from all over the text that is never learned from.", words=()) + common.table(
-        ("step", "training loss, nats a token"), marks,
-        "The same seed and settings give these again, to the last digit on the same computer.", words=())
+        ("step", *(f"{step:,}" for step in record.marks)),
+        [("training loss, nats a token", *(f"{loss:.4f}" for loss in record.marks.values()))],
+        "The same seed and settings give these again, to the last digit on the same computer.")
 
 
 def brief(settings: Settings, parameters: int, record: Record) -> dict:
