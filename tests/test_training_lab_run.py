@@ -142,6 +142,11 @@ def test_a_desk_lets_one_train_and_clears_up(tmp_path):
     assert desk.stopped("b")
     desk.finish("b")
     assert len(desk.turns) == 0 and desk.stopped("b")
+    with pytest.raises(ValueError, match="your place in the line was given up"):
+        desk.place("b")
+    with pytest.raises(ValueError, match="the page was closed"):
+        desk.start("b", TINY, "own", OWN, 100)
+    assert list(tmp_path.iterdir()) == []
     desk.close()
 
 

@@ -48,8 +48,9 @@ class Desk:
             self._visits[visitor] = _Visit(self.turns.join())
 
     def place(self, visitor: str) -> int:
-        """0: it is your turn. ValueError if the place was given up."""
-        return self.turns.place(self._visits[visitor].number)
+        """0: it is your turn. ValueError if the place was given up, or if the visitor has left."""
+        visit = self._visits.get(visitor)
+        return self.turns.place(visit.number if visit else 0)  # there is no number 0
 
     def stopped(self, visitor: str) -> bool:
         return visitor not in self._visits or self._visits[visitor].stopped
@@ -57,9 +58,15 @@ class Desk:
     def start(self, visitor: str, settings: Settings, source: str, own: str, seconds: float) -> Run:
         """The run, whose earlier one's file is deleted now."""
         self._forget(visitor)
-        visit = self._visits[visitor]
-        visit.run = Run(settings, source, own, seconds, self.folder)
-        return visit.run
+        run = Run(settings, source, own, seconds, self.folder)
+        with self._lock:
+            visit = self._visits.get(visitor)
+            if visit:
+                visit.run = run
+        if visit is None:  # left while it started
+            run.close()
+            raise ValueError("the page was closed")
+        return run
 
     def whole_run(self, visitor: str, settings: Settings, record: Record) -> Record:
         """A run on the plays from beginning to end, told to the record; its file is not kept. ValueError if somebody
