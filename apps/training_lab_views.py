@@ -86,7 +86,7 @@ def sample_html(record: Record) -> str:
                 f'overflow-wrap:anywhere;margin:0"><b>{html.escape(sample["prompt"])}</b>'
                 f'{html.escape(sample["text"])}</pre>')
 
-    first, last = record.samples[0], record.samples[-1]
+    first, last = record.samples[0], max(record.samples, key=lambda sample: sample["step"])
     return one(last) + (one(first) if last is not first else "")
 
 
