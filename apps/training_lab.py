@@ -131,6 +131,8 @@ async def train(request: gr.Request, kept: dict | None, own: str, *values):
             await asyncio.sleep(PAUSE)
         if record.problem:
             raise ValueError(record.problem)
+        if not record.done:  # the page was closed, and the run with it
+            return
         file = gr.DownloadButton(value=str(run.folder / record.done["file"]), visible=True)
         yield "", views.done_html(record), *shown(record, before), file, record.to_dict()
     except (ValueError, OSError) as problem:

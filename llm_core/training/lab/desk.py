@@ -83,8 +83,8 @@ class Desk:
                 time.sleep(0.2)
         finally:
             self.leave(visitor)
-        if record.problem:
-            raise ValueError(record.problem)
+        if record.problem or not record.done:
+            raise ValueError(record.problem or "the server ended the run")
         return record
 
     def stop(self, visitor: str) -> None:
