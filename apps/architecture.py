@@ -7,6 +7,7 @@ import html
 import gradio as gr
 
 from apps import architecture_controls, architecture_published, code_box, common, config_json
+from apps.architecture_api import count_parameters
 from apps.architecture_controls import (
     CHOICES,
     LIMITS,
@@ -121,26 +122,6 @@ def own_code(preset, beside, kept, *values) -> str:
     """The config that the controls make, as Python."""
     config, _, _ = settled(config_json.base_of(preset, kept), values)
     return as_python(config, None if kept else preset)
-
-
-def count_parameters(config_json_text: str = "", preset: str = "deepseek-v3") -> dict:
-    """Count a language model's parameters exactly.
-
-    Send the content of a Hugging Face config.json as config_json_text (gpt2, llama, qwen2, mistral, mixtral, deepseek,
-    deepseek_v2, deepseek_v3 or kimi_k2; at most 200,000 bytes), or leave it empty and send a preset's name, such as
-    deepseek-v3. Back come whole numbers: total (the main model), active (what works on one token), both by part, mtp
-    and router_biases (counted apart), cache_bytes_per_token (16 bits a number), and not_read, a sentence about keys of
-    the config that were not used. A config that cannot be counted is an error that says why.
-    """
-    pasted = config_json.read(config_json_text) if config_json_text else None
-    config = pasted.config if pasted else presets.get(preset)
-    n = accounting.count_parameters(config)
-    return {"model": config_json.NAME if pasted else preset, "total": n.total, "active": n.active,
-            "active_no_input_embedding": n.active_no_input_embedding,
-            "active_no_embed_no_head": n.active_no_embed_no_head, "by_part": n.by_part,
-            "active_by_part": n.active_by_part, "mtp": n.mtp, "router_biases": n.router_biases,
-            "cache_bytes_per_token": accounting.cache_bytes_per_token(config),
-            "not_read": pasted.remark if pasted else ""}
 
 
 API = (count_parameters,)

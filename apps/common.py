@@ -7,6 +7,7 @@ import functools
 import html
 import inspect
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,10 @@ FIGURES = {"concurrency_id": "figures", "concurrency_limit": 2, "trigger_mode": 
            "show_progress": "hidden", "api_visibility": "undocumented"}
 GENERATION = {"concurrency_id": "generation", "concurrency_limit": 1, "trigger_mode": "once",
               "show_progress": "hidden", "api_visibility": "undocumented"}
+# Training is in processes of its own, with a bounded line of its own (llm_core.training.lab): here none has to wait.
+TRAINING = {"concurrency_id": "training", "concurrency_limit": None, "trigger_mode": "once",
+            "show_progress": "hidden", "api_visibility": "undocumented"}
+CLASS = "COURSE_CLASS"  # set to 1, in the environment or by --class: many share this computer
 
 
 # Starting -----------------------------------------------------------------------------------------------------------
@@ -74,8 +79,12 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
     if offers_mcp:
         parser.add_argument("--mcp", action="store_true",
                             help="also serve the functions for programs as tools of the Model Context Protocol")
+    parser.add_argument("--class", dest="for_a_class", action="store_true",
+                        help="for a class that shares this computer: training runs are kept short")
     try:
         given = parser.parse_args(arguments)
+        if given.for_a_class:
+            os.environ[CLASS] = "1"
         port = int(given.port) if given.port.isascii() and given.port.isdigit() and len(given.port) < 6 else 0
         if not 0 < port < 65536:
             raise ValueError(f"--port must be a whole number from 1 to 65535, not {given.port[:40]!r}")
@@ -89,6 +98,11 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
         print(problem, file=sys.stderr)
         return 2
     return 0
+
+
+def for_a_class() -> bool:
+    """Whether the site was started for a class that shares this computer."""
+    return os.environ.get(CLASS) == "1"
 
 
 def run_alone(page: ModuleType) -> None:

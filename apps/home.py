@@ -18,13 +18,14 @@ CARDS = (
     ("/ladder", "Ladder", "Which change does what on the way from GPT-2 to DeepSeek-V3? Climb it step by step."),
     ("/kv-cache", "KV cache", "How much memory does the past take? MHA, GQA, MQA and MLA, side by side."),
     ("/rope", "RoPE lab", "How does a model know where a token stands? Turn its pairs, and go past its context."),
+    ("/mla", "MLA lab", "How can every head have its own keys and values, and the cache keep none of them?"),
     ("/moe", "MoE lab", "How can a model have many parameters and use few? Experts, counted, coloured and balanced."),
     ("/mtp", "MTP lab", "Can a model write two tokens at once, and stay right? Guesses, checked as they are made."),
     ("/quantization", "Quantization lab", "How few bits does a number need? Integers, FP8, and where a model breaks."),
-    ("/mla", "MLA lab", "How can every head have its own keys and values, and the cache keep none of them?"),
     ("/what-fits", "What fits", "Does it fit on my GPU, and how fast could it be? Weights, cache, and a roofline."),
     ("/playground", "Playground", "What could come next, and what does the model choose? Trained models write."),
     ("/tweak", "Tweak and see", "What does one change do to size, quality and text? Every step is a model of its own."),
+    ("/training", "Training lab", "What does a minute of training buy? Train a small model of your own, and keep it."),
     ("/wrong-elsewhere", "Wrong elsewhere", "Which published figures do not come out, and what is the right sum?"),
 )
 LADDER = (  # preset, and what it brings

@@ -6,25 +6,32 @@ import gradio as gr
 
 from apps import (
     architecture,
-    architecture_api,
     common,
     endpoints,
     home,
     journey,
     kv_cache,
     ladder,
+    mla_lab,
+    moe_lab,
+    mtp_lab,
     playground,
+    quantization_lab,
+    rope_lab,
+    training_lab,
     tweak,
+    what_fits,
     wrong_elsewhere,
 )
 
 # In the order of the navigation bar.
-PAGES = (journey, architecture, ladder, kv_cache, playground, tweak, wrong_elsewhere)
+PAGES = (journey, architecture, ladder, kv_cache, rope_lab, mla_lab, moe_lab, mtp_lab, quantization_lab, what_fits,
+         playground, tweak, training_lab, wrong_elsewhere)
 
 
 def offering() -> tuple:
     """The modules whose functions programs may call."""
-    return home, *PAGES, architecture_api
+    return home, *PAGES
 
 
 def build() -> gr.Blocks:

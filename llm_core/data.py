@@ -25,9 +25,9 @@ class Corpus:
     held_out: list[str]
 
 
-def split_document(text: str) -> tuple[str, str]:
-    """The first 95 % of a document and its last 5 %, cut at the line break nearest to that place."""
-    wanted = round(len(text) * (1 - HELD_OUT))
+def split_document(text: str, held_out: float = HELD_OUT) -> tuple[str, str]:
+    """The first 95 % of a document and its last 5 % (`held_out`), cut at the line break nearest to that place."""
+    wanted = round(len(text) * (1 - held_out))
     before, after = text.rfind("\n", 0, wanted) + 1, text.find("\n", wanted) + 1
     places = [place for place in (before, after) if 0 < place < len(text)] or [wanted]
     cut = min(places, key=lambda place: abs(place - wanted))

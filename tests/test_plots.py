@@ -30,8 +30,8 @@ FIGURES = {
     "load": plots.load_bars([3, 0, 9]),
     "information": plots.information_bars({"trained": {1: 1.22, 2: 0.93}, "by chance": {1: 0.2, 2: 0.2}}),
     "imbalance": plots.imbalance_lines({"bias": [2.5, 1.1], "nothing": [2.5, 2.6]}, 400, 4.0),
-    "ways": plots.ways_lines({way: lambda n, w=way: accounting.way_flops(CONFIG, 1, n, w) for way in accounting.WAYS},
-                             1, 131072, 2),
+    "ways of MLA": plots.ways_lines({way: lambda n, w=way: accounting.way_flops(CONFIG, 1, n, w)
+                                     for way in accounting.WAYS}, 1, 131072, 2),
     "rank": plots.loss_against_rank({"plain": [(4, 1.0), (2, 2.0)], "data": [(4, 1.0), (2, 1.5)]},
                                     {"data": [(2, 1.5)]}, 2, 1.0),
     "attention map": plots.attention_map([[100, None], [40, 60]], ["a", "b"]),

@@ -65,7 +65,6 @@ from llm_core.accounting.parameters import (
     rows,
 )
 from llm_core.accounting.precision import Work, fp8_share, precision_map
-from llm_core.accounting.speculation import V3_ACCEPTED, V3_SPEED_UP, SpeculativeBound, speculative_bound
 from llm_core.accounting.published_sizes import (
     ESTIMATES,
     NEVER_PUBLISHED,
@@ -73,6 +72,7 @@ from llm_core.accounting.published_sizes import (
     Estimate,
     numbers_in_v3_file,
 )
+from llm_core.accounting.speculation import V3_ACCEPTED, V3_SPEED_UP, SpeculativeBound, speculative_bound
 from llm_core.accounting.table import table
 from llm_core.accounting.training_run import (
     GPUS,

@@ -26,8 +26,8 @@ from llm_core.plots.inside import (
     strips,
 )
 from llm_core.plots.ladder import cache_waterfall, parameter_waterfall
-from llm_core.plots.rope import past_context, rope_dials, rope_scores, rope_wavelengths
 from llm_core.plots.latent import LATENT_WAYS, loss_against_rank, ways_lines
+from llm_core.plots.rope import past_context, rope_dials, rope_scores, rope_wavelengths
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -38,26 +38,14 @@ from llm_core.plots.sizes import (
 )
 from llm_core.plots.speculation import acceptance_bars, speed_up_lines
 from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, figure
+from llm_core.plots.training import training_curves
 
 __all__ = [
-    "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars", "cache_bars",
-    "cache_lines", "cache_waterfall", "compartment_effects", "figure", "logit_lens", "measured_cache",
-    "parameter_treemap", "parameter_waterfall", "part_shares", "quality_against_cache", "strips",
-    "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "past_context", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "strips",
-    "COLOURS", "DIVERGING", "EXPERT_COLOURS", "KINDS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars",
-    "cache_bars", "cache_lines", "compartment_effects", "expert_colour", "figure", "imbalance_lines",
-    "information_bars", "load_bars", "logit_lens", "measured_cache", "parameter_treemap", "part_shares",
-    "quality_against_cache", "strips", "total_and_active", "ways_by_pieces",
-    "COLOURS", "DIVERGING", "KINDS", "SEQUENTIAL", "acceptance_bars", "attention_map", "attention_tiles", "bars",
-    "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "measured_cache", "parameter_treemap",
-    "part_shares", "quality_against_cache", "speed_up_lines", "strips",
-    "cache_lines", "compartment_effects", "error_heatmap", "figure", "logit_lens", "loss_against_bits",
-    "measured_cache", "number_rulers", "parameter_treemap", "part_shares", "quality_against_cache", "strips",
-    "values_and_levels",
-    "COLOURS", "DIVERGING", "KINDS", "LATENT_WAYS", "SEQUENTIAL", "attention_map", "attention_tiles", "bars",
-    "cache_bars", "cache_lines", "compartment_effects", "figure", "logit_lens", "loss_against_rank", "measured_cache",
-    "parameter_treemap", "part_shares", "quality_against_cache", "strips", "ways_lines",
-    "cache_lines", "compartment_effects", "decode_roofline", "figure", "logit_lens", "measured_cache", "memory_stack",
-    "parameter_treemap", "part_shares", "quality_against_cache", "strips", "waterfall",
+    "COLOURS", "DIVERGING", "EXPERT_COLOURS", "KINDS", "LATENT_WAYS", "SEQUENTIAL", "acceptance_bars",
+    "attention_map", "attention_tiles", "bars", "cache_bars", "cache_lines", "cache_waterfall",
+    "compartment_effects", "decode_roofline", "error_heatmap", "expert_colour", "figure", "imbalance_lines",
+    "information_bars", "load_bars", "logit_lens", "loss_against_bits", "loss_against_rank", "measured_cache",
+    "memory_stack", "number_rulers", "parameter_treemap", "parameter_waterfall", "part_shares", "past_context",
+    "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "speed_up_lines", "strips",
+    "total_and_active", "training_curves", "values_and_levels", "waterfall", "ways_by_pieces", "ways_lines",
 ]

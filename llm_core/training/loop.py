@@ -204,11 +204,14 @@ class Run:
 
 def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Tensor, Tensor], held_out_bytes: int,
           report: Callable[[dict], None] = lambda row: None, *, folder: Path | None = None,
-          checkpoint_every: int = 200, config: ModelConfig | None = None, ranks: Ranks = ALONE) -> Result:
+          checkpoint_every: int = 200, config: ModelConfig | None = None, ranks: Ranks = ALONE,
+          due: Callable[[], str] = lambda: "") -> Result:
     """Train the recipe's preset, or `config` if one is given.
 
     Over-fitting sets in on a small corpus, so the best weights are kept, not the last. train_tokens [N]; held_out:
-    inputs and targets of data.windows. report gets each row of the curve, and {"step": n} after every other step.
+    inputs and targets of data.windows. report gets each row of the curve, and {"step": n} after every other step, both
+    with the step's own loss. due: asked after each step, in a run of one process, for what a clock or a person wants:
+    "look" at the held-out text now, "end" with this step, or "" to go on as the recipe says.
     folder: where log and checkpoints go; a run that was stopped there goes on from its last one.
     ValueError if the folder holds a run of another recipe or text; OSError if a checkpoint cannot be written.
     """
@@ -230,7 +233,8 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
                               run.objective, ranks)
         run.losses.append(measured.loss)
         run.step += 1
-        last = run.step == recipe.steps
+        wanted = due()
+        last = run.step == recipe.steps or wanted == "end"
         run.result.seconds = before + time.perf_counter() - began
         if run.step % LOG_EVERY == 0 or last:
             uneven = measured.max_violation
@@ -240,13 +244,16 @@ def train(recipe: Recipe, train_tokens: Tensor | np.ndarray, held_out: tuple[Ten
                        "gradient_norm": round(measured.gradient_norm, 4), "max_violation":
                        "" if uneven is None else round(uneven, 4), "seconds": round(run.result.seconds, 1),
                        "tokens": run.step * recipe.batch_size * recipe.context})
-        if run.step % recipe.evaluate_every == 0 or last:
-            report({**run.evaluate(held_out, held_out_bytes), "seconds": round(run.result.seconds), "model": run.model})
+        if run.step % recipe.evaluate_every == 0 or last or wanted == "look":
+            report({**run.evaluate(held_out, held_out_bytes), "loss": measured.loss,
+                    "seconds": round(run.result.seconds), "model": run.model})
         else:
-            report({"step": run.step})
+            report({"step": run.step, "loss": measured.loss})
         if folder and (run.step % checkpoint_every == 0 or last):
             tensors, facts = run.state()
             checkpoints.save(folder / "checkpoints", run.step, tensors, {**facts, "text": text}, ranks)
+        if last:
+            break
     with torch.no_grad():
         for name, place in run.model.state_dict().items():
             place.copy_(run.best[name])

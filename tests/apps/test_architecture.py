@@ -273,11 +273,11 @@ def test_the_file_on_the_hub_and_the_estimates(page, site):
 def test_what_programs_get():
     v3 = architecture.count_parameters()
     assert v3["total"] == 671_026_404_352 == sum(v3["by_part"].values()) and v3["not_read"] == ""
-    mistral = architecture.count_parameters(json.dumps(MISTRAL))
+    mistral = architecture.count_parameters(config_json_text=json.dumps(MISTRAL))
     assert mistral["total"] == MISTRAL_TOTAL and "transformers_version" in mistral["not_read"]
     assert json.loads(json.dumps(mistral)) == mistral
     with pytest.raises(ValueError, match="not JSON"):
-        architecture.count_parameters("{")
+        architecture.count_parameters(config_json_text="{")
     with pytest.raises(ValueError, match="no preset is called 'gpt-9'"):
         architecture.count_parameters(preset="gpt-9")
 
