@@ -2,7 +2,7 @@
 
 import sys
 
-from apps import common, site
+from apps import site, starting
 
 if __name__ == "__main__":
-    sys.exit(common.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True))
+    sys.exit(starting.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True))

@@ -232,6 +232,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import architecture
+    from apps import architecture, starting
 
-    common.run_alone(architecture)
+    starting.run_alone(architecture)

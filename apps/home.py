@@ -109,6 +109,6 @@ def _total(name: str) -> int:
 
 
 if __name__ == "__main__":
-    from apps import home
+    from apps import home, starting
 
-    common.run_alone(home)
+    starting.run_alone(home)

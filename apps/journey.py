@@ -221,6 +221,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import journey
+    from apps import journey, starting
 
-    common.run_alone(journey)
+    starting.run_alone(journey)

@@ -275,6 +275,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import kv_cache
+    from apps import kv_cache, starting
 
-    common.run_alone(kv_cache)
+    starting.run_alone(kv_cache)

@@ -183,5 +183,6 @@ def build(demo: gr.Blocks) -> None:
 
 if __name__ == "__main__":
     from apps import ladder as page
+    from apps import starting
 
-    common.run_alone(page)
+    starting.run_alone(page)

@@ -287,6 +287,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import mla_lab
+    from apps import mla_lab, starting
 
-    common.run_alone(mla_lab)
+    starting.run_alone(mla_lab)

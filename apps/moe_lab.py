@@ -91,6 +91,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import moe_lab
+    from apps import moe_lab, starting
 
-    common.run_alone(moe_lab)
+    starting.run_alone(moe_lab)

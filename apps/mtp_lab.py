@@ -266,6 +266,6 @@ def mtp_drafts(prompt: str = START["prompt"], draft: str = "mtp", guesses: int =
 API = (mtp_gain.mtp_speed_up, mtp_drafts)
 
 if __name__ == "__main__":
-    from apps import mtp_lab
+    from apps import mtp_lab, starting
 
-    common.run_alone(mtp_lab)
+    starting.run_alone(mtp_lab)

@@ -229,6 +229,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import playground
+    from apps import playground, starting
 
-    common.run_alone(playground)
+    starting.run_alone(playground)

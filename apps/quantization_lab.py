@@ -95,6 +95,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import quantization_lab
+    from apps import quantization_lab, starting
 
-    common.run_alone(quantization_lab)
+    starting.run_alone(quantization_lab)

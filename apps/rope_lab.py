@@ -271,6 +271,6 @@ def _wire(demo: gr.Blocks, controls: dict, step: gr.Slider, outputs: list) -> No
 
 
 if __name__ == "__main__":
-    from apps import rope_lab
+    from apps import rope_lab, starting
 
-    common.run_alone(rope_lab)
+    starting.run_alone(rope_lab)

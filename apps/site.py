@@ -6,7 +6,6 @@ import gradio as gr
 
 from apps import (
     architecture,
-    common,
     endpoints,
     home,
     journey,
@@ -18,6 +17,7 @@ from apps import (
     playground,
     quantization_lab,
     rope_lab,
+    starting,
     training_lab,
     tweak,
     what_fits,
@@ -35,7 +35,7 @@ def offering() -> tuple:
 
 
 def build() -> gr.Blocks:
-    with common.blocks(home.TITLE) as demo:
+    with starting.blocks(home.TITLE) as demo:
         gr.Navbar(main_page_name=home.TITLE)
         home.build(demo)
         endpoints.add(demo, offering())

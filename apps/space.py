@@ -23,10 +23,10 @@ APP = '''"""The site as a Hugging Face Space."""
 
 import os
 
-from apps import common, site
+from apps import site, starting
 
 # The hub reaches the program from outside its container, at these.
-common.launch(site.build(), os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("PORT", 7860)))
+starting.launch(site.build(), os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("PORT", 7860)))
 '''
 
 

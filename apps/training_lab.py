@@ -11,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from apps import code_box, common
+from apps import code_box, common, starting
 from apps import training_lab_views as views
 from llm_core import plots
 from llm_core.as_python import as_python
@@ -44,7 +44,7 @@ REDRAWN = 1.5  # seconds between two charts, or a slow browser would do nothing 
 
 
 def most_seconds() -> int:
-    return lab.CLASS_SECONDS if common.for_a_class() else lab.SECONDS[1]
+    return lab.CLASS_SECONDS if starting.for_a_class() else lab.SECONDS[1]
 
 
 def limits() -> dict[str, tuple[int, int]]:
@@ -169,7 +169,7 @@ def build(demo: gr.Blocks) -> None:
     common.question("What does a minute of training buy?", "Set a small model, press Train, and watch it learn from "
                     "nothing: its loss, its first words. It trains in a process of its own on one core of this "
                     "computer; then it is yours to download.")
-    if common.for_a_class():
+    if starting.for_a_class():
         gr.Markdown(f"This site was started for a class, so your teacher has limited a run to {lab.CLASS_SECONDS} "
                     "seconds.", elem_id="class")
     notice = common.notice_box()
@@ -279,6 +279,6 @@ API = (training_plan, train_briefly)
 
 
 if __name__ == "__main__":
-    from apps import training_lab
+    from apps import starting, training_lab
 
-    common.run_alone(training_lab)
+    starting.run_alone(training_lab)

@@ -203,6 +203,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import tweak
+    from apps import starting, tweak
 
-    common.run_alone(tweak)
+    starting.run_alone(tweak)

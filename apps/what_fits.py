@@ -218,6 +218,6 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
-    from apps import what_fits
+    from apps import starting, what_fits
 
-    common.run_alone(what_fits)
+    starting.run_alone(what_fits)

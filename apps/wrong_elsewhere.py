@@ -87,6 +87,7 @@ def build(demo: gr.Blocks) -> None:
 
 
 if __name__ == "__main__":
+    from apps import starting
     from apps import wrong_elsewhere as page  # as the site imports it
 
-    common.run_alone(page)
+    starting.run_alone(page)

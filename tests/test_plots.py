@@ -149,7 +149,7 @@ def test_loads_and_totals_are_drawn_as_they_are():
     lines = plots.imbalance_lines({"bias": [2.5, 1.125], "nothing": [2.5, 2.6]}, 400, 4.0)
     assert list(lines.data[0].y) == [2.5, 1.125] and list(lines.data[1].x) == [0, 1]
 def test_ways_hold_the_counts_and_the_crossing():
-    drawn = {trace.name: dict(zip(trace.x, trace.y)) for trace in FIGURES["ways"].data}
+    drawn = {trace.name: dict(zip(trace.x, trace.y)) for trace in FIGURES["ways of MLA"].data}
     for way in accounting.WAYS:
         assert drawn[way][131072] == accounting.attention_step(CONFIG, 1, 131072, way).flops
         assert set(drawn[way]) >= {1, 2, 131072, 1 << 20}

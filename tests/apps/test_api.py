@@ -11,7 +11,7 @@ from conftest import ROOT, serve, stop
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from apps import common, endpoints, home
+from apps import common, endpoints, home, starting
 from apps import site as whole_site
 from llm_core import accounting, grid, load_pretrained, presets, pretrained
 from llm_core.accounting import wrong_elsewhere
@@ -179,9 +179,9 @@ def test_the_readme_lists_the_endpoints_as_they_are():
 def test_without_the_package_a_sentence_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(common, "find_spec", lambda name: None)
     never = lambda: pytest.fail("must not be built")  # noqa: E731
-    assert common.serve(never, "apps", "", ["--mcp"], offers_mcp=True) == 2
+    assert starting.serve(never, "apps", "", ["--mcp"], offers_mcp=True) == 2
     assert "--mcp needs the package mcp, which is not installed" in capsys.readouterr().err
-    assert common.serve(never, "apps.kv_cache", "", ["--mcp"]) == 2  # a page alone offers none
+    assert starting.serve(never, "apps.kv_cache", "", ["--mcp"]) == 2  # a page alone offers none
 
 
 def test_the_same_functions_are_tools_of_mcp():

@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 from conftest import ROOT, has_no_sideways_scroll, numbers, serve, stop, table_cells
 
-from apps import common, home
+from apps import common, home, starting
 from apps import site as whole_site
 from llm_core import accounting, presets
 
@@ -96,7 +96,7 @@ def test_a_port_in_use_is_said_in_one_sentence():
     (("--prot", "1"), "unrecognized arguments: --prot 1; --help shows how to call it"),
 ])
 def test_bad_arguments_are_said_in_one_sentence(arguments, sentence, capsys):
-    assert common.serve(lambda: pytest.fail("must not be built"), "apps", "", list(arguments)) == 2
+    assert starting.serve(lambda: pytest.fail("must not be built"), "apps", "", list(arguments)) == 2
     assert capsys.readouterr().err.strip() == sentence
 
 

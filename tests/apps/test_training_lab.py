@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from conftest import has_no_sideways_scroll, numbers, settle, table_cells, wait_for_text
 
-from apps import common, training_lab
+from apps import starting, training_lab
 from llm_core import load_pretrained
 from llm_core.training.lab.plan import Settings, plan
 from llm_core.training.lab.record import recorded
@@ -227,8 +227,8 @@ def test_a_new_plan_is_quick(page, site):
 # Without a browser
 
 def test_a_class_is_kept_short(monkeypatch):
-    monkeypatch.setenv(common.CLASS, "1")
-    with common.blocks(training_lab.TITLE) as demo:
+    monkeypatch.setenv(starting.CLASS, "1")
+    with starting.blocks(training_lab.TITLE) as demo:
         training_lab.build(demo)
     slider = next(b for b in demo.blocks.values() if getattr(b, "elem_id", "") == "seconds")
     assert (slider.maximum, slider.value) == (20, 20)
@@ -242,16 +242,16 @@ def test_a_class_is_kept_short(monkeypatch):
 
 
 def test_the_option_for_a_class(monkeypatch):
-    monkeypatch.setenv(common.CLASS, "0")  # and what the option sets is undone at the end
+    monkeypatch.setenv(starting.CLASS, "0")  # and what the option sets is undone at the end
     seen = []
 
     def build():
-        seen.append(common.for_a_class())
+        seen.append(starting.for_a_class())
         raise ValueError("enough")
 
-    assert common.serve(build, "apps", "", ["--class", "--port", "7954"]) == 2
-    monkeypatch.setenv(common.CLASS, "0")
-    assert common.serve(build, "apps", "", ["--port", "7954"]) == 2 and seen == [True, False]
+    assert starting.serve(build, "apps", "", ["--class", "--port", "7954"]) == 2
+    monkeypatch.setenv(starting.CLASS, "0")
+    assert starting.serve(build, "apps", "", ["--port", "7954"]) == 2 and seen == [True, False]
 
 
 def test_what_programs_get():

@@ -1,0 +1,119 @@
+"""How the site, or one page of it, starts: its address, its options, its look."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import gradio as gr
+
+STYLE = Path(__file__).with_name("style.css")
+COURSE = "Build DeepSeek from scratch"
+CLASS = "COURSE_CLASS"  # set to 1, in the environment or by --class: many share this computer
+
+
+def blocks(title: str) -> gr.Blocks:
+    return gr.Blocks(title=COURSE if title == COURSE else f"{title} · {COURSE}", analytics_enabled=False)
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's default, with the buttons that have white text dark enough to read it (WCAG 2 AA: 4.5 to 1)."""
+    return gr.themes.Default().set(
+        **{f"button_primary_background_fill{mode}": "*primary_700" for mode in ("", "_dark")},
+        **{f"button_primary_background_fill_hover{mode}": "*primary_800" for mode in ("", "_dark")},
+        **{f"button_cancel_background_fill{mode}": "#b91c1c" for mode in ("", "_dark")},
+        **{f"button_cancel_background_fill_hover{mode}": "#991b1b" for mode in ("", "_dark")})
+
+
+def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool = False) -> None:
+    """Serve until interrupted, with mcp=True the functions for programs as tools of MCP too.
+
+    OSError with one sentence if the address cannot be had.
+    """
+    _check_address(host, port)
+    demo.queue(max_size=64, default_concurrency_limit=2)
+    demo.launch(
+        server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, run_history=False,
+        enable_monitoring=False, allowed_paths=[], footer_links=["settings"], theme=theme(), css_paths=[STYLE],
+        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb")
+    if mcp:
+        from apps import endpoints  # which imports this module
+
+        endpoints.answer_in_json(demo)
+    shown = "127.0.0.1" if host == "0.0.0.0" else host
+    print(f"Serving at http://{shown}:{port} (Ctrl+C stops it)", flush=True)
+    demo.block_thread()
+
+
+def serve(build: Callable[[], gr.Blocks], program: str, description: str, arguments: list[str] | None = None, *,
+          offers_mcp: bool = False) -> int:
+    """Read --host and --port (and --mcp), then serve what `build` makes. Exit code 0, or 2 after one sentence."""
+    parser = _Parser(prog=program, description=description, allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="default 127.0.0.1: this computer alone; 0.0.0.0: the whole network")
+    parser.add_argument("--port", default="7860", help="the port to serve on (default 7860)")
+    if offers_mcp:
+        parser.add_argument("--mcp", action="store_true",
+                            help="also serve the functions for programs as tools of the Model Context Protocol")
+    parser.add_argument("--class", dest="for_a_class", action="store_true",
+                        help="for a class that shares this computer: training runs are kept short")
+    try:
+        given = parser.parse_args(arguments)
+        if given.for_a_class:
+            os.environ[CLASS] = "1"
+        port = int(given.port) if given.port.isascii() and given.port.isdigit() and len(given.port) < 6 else 0
+        if not 0 < port < 65536:
+            raise ValueError(f"--port must be a whole number from 1 to 65535, not {given.port[:40]!r}")
+        mcp = offers_mcp and given.mcp
+        if mcp and find_spec("mcp") is None:
+            raise ValueError("--mcp needs the package mcp, which is not installed; this installs it: "
+                             'python -m pip install -c constraints.txt -e ".[mcp]"')
+        _check_address(given.host, port)  # before the pages are built, which takes seconds
+        launch(build(), given.host, port, mcp)
+    except (ValueError, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    return 0
+
+
+def for_a_class() -> bool:
+    """Whether the site was started for a class that shares this computer."""
+    return os.environ.get(CLASS) == "1"
+
+
+def run_alone(page: ModuleType) -> None:
+    """Serve one page by itself, at the root: called where the page's file is run as a program."""
+    def build():
+        with blocks(page.TITLE) as demo:
+            page.build(demo)
+        return demo
+
+    sys.exit(serve(build, f"python -m apps.{Path(page.__file__).stem}", f"The page {page.TITLE!r}, alone."))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise ValueError(f"{message}; --help shows how to call it")
+
+
+def _check_address(host: str, port: int) -> None:
+    """OSError with one sentence if nothing can be served at this address."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise OSError(f"{host!r} is no address of this computer; 127.0.0.1 always is") from None
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if sys.platform != "win32":  # there it would allow a port that is in use
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise OSError(f"cannot serve on {host} port {port} ({reason}); another port might do: "
+                          f"--port {port + 1 if port < 65535 else 7861}") from None
