@@ -68,6 +68,9 @@ def expert_balance_loss(routing: Routing) -> Tensor:
     f_i = E / (K * N) * the tokens that chose i: 1 in balance. P_i: the mean score of i. With softmax scores the loss is
     1 in balance and at most E / K. For K = 1 it is the Switch Transformer's (arXiv:2101.03961, section 2.2);
     transformers takes K times as much for Mixtral; GShard (arXiv:2006.16668, 2.2) 1 / E^2, of the first choice alone.
+
+    With sigmoid scores P_i does not sum to 1: a router can then shrink this loss by scoring every expert lower, and
+    balance nothing. Divide each token's scores by their sum first, as V3's sequence loss does (2412.19437, 2.1.2).
     """
     frequency, score = _frequency_and_score(routing)
     return (frequency * score).sum()
