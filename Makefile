@@ -57,7 +57,7 @@ lessons: $(STAMP)
 	else echo "No lessons yet: there is no folder course/."; fi
 
 browser: $(STAMP)
-	@if [ -d tests/apps ]; then set -x; $(PYTEST) tests/apps; \
+	@if [ -d tests/apps ]; then set -x; $(PYTEST) tests/apps $(TWO_PROCESSES); \
 	else echo "No browser tests yet: there is no folder tests/apps/."; fi
 
 lab: $(STAMP)  ## the lessons in JupyterLab

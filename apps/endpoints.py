@@ -81,14 +81,14 @@ def endpoint(function: Callable[..., dict]) -> Callable[..., dict]:
 
 
 def sendable(answer: Any) -> Any:
-    """The answer itself. ValueError if a number in it does not fit into the 64 bits that JSON is sent with here."""
-    waiting = [answer]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, (dict, list, tuple)):
-            waiting += value.values() if isinstance(value, dict) else value
-        elif isinstance(value, int) and abs(value) >= 2**63:
-            raise ValueError("a number in the answer is larger than 2^63, which cannot be sent; ask for less")
+    """The answer as JSON has it: its keys are texts. ValueError if a number does not fit into the 64 bits that JSON is
+    sent with here."""
+    if isinstance(answer, dict):
+        return {str(key): sendable(value) for key, value in answer.items()}
+    if isinstance(answer, (list, tuple)):
+        return [sendable(value) for value in answer]
+    if isinstance(answer, int) and abs(answer) >= 2**63:
+        raise ValueError("a number in the answer is larger than 2^63, which cannot be sent; ask for less")
     return answer
 
 

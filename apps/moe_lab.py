@@ -36,7 +36,7 @@ def expert_sizes(preset: str = "deepseek-v3", pieces: int = 1, n_routed_experts:
             "ways_to_choose": experts.in_words(n.ways)}
 
 
-def experts_of_text(text: str, block: int = 1, trained: bool = True) -> dict:
+def experts_of_text(text: str = "O Romeo, Romeo!", block: int = 1, trained: bool = True) -> dict:
     """Which experts of deepseek-mini, a small DeepSeek trained on Shakespeare, each token of a text is sent to.
 
     text: at most 256 tokens. block: 1, 2 or 3. trained False: the same model with random weights, to hold beside it.
