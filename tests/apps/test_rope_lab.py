@@ -108,6 +108,7 @@ def test_choosing_a_model_fills_the_controls(page, site, name):
     assert value_of(page, "rope-dim") == str(config.rope_dim)
     assert value_of(page, "context") == f"{config.max_seq_len:,}"
     page.get_by_text("All pairs in numbers").click()
+    page.locator("#pairs tbody tr").first.wait_for()  # the fold is filled when it is opened
     rows = table_cells(page, "#pairs")
     assert len(rows) == len(turned)
     for row, pair in zip(rows.values(), turned):
