@@ -49,6 +49,8 @@ def draw(before, preset, kept, *controls):
     """The stacked bar, the roofline, the sentence with formulas, the tables, and what to compare the next with."""
     config = config_json.base_of(preset, kept)
     now, note = settled(preset, kept, *controls)
+    if now == before and not note:  # a box was left as it was: nothing may overwrite what another control has shown
+        return *(gr.skip() for _ in range(4)), now
     training, context, batch = now["mode"] == TRAIN, now["context"], now["batch"]
     f = facts(config, HARDWARE[now["hardware"]], now["gpus"], training, now["weight_bits"], now["cache_bits"], context,
               batch)
