@@ -1,4 +1,4 @@
-"""Record the two runs that the page opens with, into training/recorded/lab.json: python -m llm_core.training.lab
+"""Record the two runs that the page opens with, into recorded.json: python -m llm_core.training.lab
 
 Their clock is the processor's, so that it does not matter what else the machine is busy with.
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_core.training.lab.plan import SECONDS, Settings, plan
 
-RECORDED = Path(__file__).parents[1] / "recorded" / "lab.json"  # python -m llm_core.training.lab
+RECORDED = Path(__file__).with_name("recorded.json")  # python -m llm_core.training.lab
 SAMPLES = 12  # kept: the first, and the newest
 POINTS = 600  # of the training loss; beyond that every other one goes
 
