@@ -121,8 +121,19 @@ def new_page(chromium):
 
 
 def knowing_what_runs(page):
-    """Let a page keep its requests under way in page.running: its events come over one of them as long as any runs."""
+    """Let a page keep its requests under way in page.running: its events come over one of them as long as any runs.
+
+    And let it end them before it goes elsewhere: leaving while one runs is an error in the browser's console.
+    """
     page.running = set()
+    go = page.goto
+
+    def goto(url: str, **options):
+        if page.url != "about:blank":
+            settle(page)
+        return go(url, **options)
+
+    page.goto = goto
     page.on("request", lambda request: page.running.add(request))
     page.on("requestfinished", lambda request: page.running.discard(request))
     page.on("requestfailed", lambda request: page.running.discard(request))
