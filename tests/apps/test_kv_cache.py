@@ -4,7 +4,16 @@ import re
 import statistics
 
 import pytest
-from conftest import choose, drag, has_no_sideways_scroll, numbers, redraw_milliseconds, table_cells, wait_for_text
+from conftest import (
+    choose,
+    drag,
+    has_no_sideways_scroll,
+    numbers,
+    redraw_milliseconds,
+    settle,
+    table_cells,
+    wait_for_text,
+)
 
 from apps import kv_cache
 from llm_core import accounting, presets
@@ -15,6 +24,7 @@ def open_page(page, site, query=""):
     page.goto(f"{site}/kv-cache{query}")
     page.locator("#dots .main-svg").first.wait_for()
     page.locator(".answered, .notice").first.wait_for(state="attached")  # the address has been read
+    settle(page)  # and nothing is on its way that could set a control back
 
 
 def test_opens_on_deepseek_v3_at_128k(page, site):
