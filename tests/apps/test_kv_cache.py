@@ -87,6 +87,7 @@ def test_choosing_a_model_sets_its_sizes(page, site):
 def test_what_cannot_be_is_said_and_the_last_good_figures_stay(page, site):
     open_page(page, site)
     page.get_by_text("The sizes behind it").click()
+    page.wait_for_timeout(500)  # the fold's controls are made when it opens, and listen a moment later
     page.locator("#n-kv-heads input[type=number]").fill("7")
     wait_for_text(page, ".notice", "n_kv_heads 7 does not divide n_heads 128; nearest: 4, 8")
     assert table_cells(page)["MLA"][0] == "70,272"
