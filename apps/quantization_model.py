@@ -61,7 +61,7 @@ def explain(now: dict, one: few_bits.Written, other: few_bits.Written) -> str:
         f"another text after {writing.count(len(os.path.commonprefix([one.ids, other.ids])), 'token')}")
     kernels = ("on torch's kernels for few bits" if few_bits.on_kernels(smaller(now["model"], now["bits"], now["per"]))
                else "with weights turned back into numbers at every call, which costs time")
-    speed = (f"It wrote {one.seconds / other.seconds:.2f} times as fast as the model in 32 bits, measured here just "
+    speed = (f"It wrote {other.times_as_fast_as(one):.2f} times as fast as the model in 32 bits, measured here just "
              f"now, a token each in turns, {kernels}." if one.seconds and other.seconds else "")
     return (f"{now['bits']} bits, {shared(now['per'])}: held-out loss {whole:.3f} → {loss:.3f} nats a "
             f"token, so {gone}; {size.bits_a_weight:.2f} bits a weight with scales; greedily it writes {same}. {speed}")
@@ -74,8 +74,8 @@ def formulas(now: dict) -> str:
     return common.formula(
         f"bits a weight: 8 × {size.nbytes:,} bytes / {size.weights:,} weights = {size.bits_a_weight:.3f}; in 16 bits "
         f"{before.nbytes:,} bytes, {accounting.ratio(before.nbytes, size.nbytes)} times as many",
-        f"growth of the loss: {loss:.4f} − {whole:.4f} = {loss - whole:+.4f} nats a token; guessing blindly: "
-        f"ln {model.config.vocab_size:,} = {few_bits.blind_loss(model):.3f}")
+        f"growth of the loss: {loss:.4f} − {whole:.4f} = {few_bits.grown(loss, whole):+.4f} nats a token; "
+        f"guessing blindly: ln {model.config.vocab_size:,} = {few_bits.blind_loss(model):.3f}")
 
 
 def texts(prompt: str, one: few_bits.Written, other: few_bits.Written, bits: int) -> str:
@@ -94,9 +94,9 @@ def table(now: dict) -> str:
     rows = [("as trained", f"{whole:.4f}", "–", f"{before.nbytes:,} in 16 bits", "16.000")]
     for bits in WIDTHS:
         loss, size = measured(now["model"], bits, now["per"])
-        rows.append((f"{'▶ ' if bits == now['bits'] else ''}{bits} bits", f"{loss:.4f}", f"{loss - whole:+.4f}",
-                     f"{size.nbytes:,}", f"{size.bits_a_weight:.3f}"))
-    n = few_bits.WINDOWS * few_bits.WINDOW
+        rows.append((f"{'▶ ' if bits == now['bits'] else ''}{bits} bits", f"{loss:.4f}",
+                     f"{few_bits.grown(loss, whole):+.4f}", f"{size.nbytes:,}", f"{size.bits_a_weight:.3f}"))
+    n = few_bits.held_out_tokens()
     return common.table(("width", "loss, nats a token", "grows by", "bytes of its linear layers", "bits a weight"),
                         rows, f"{now['model']}, {shared(now['per'])}; {n:,} tokens of held-out text. "
                         "Embeddings, output head, routers and norms stay as they are.")

@@ -84,6 +84,16 @@ def blind_loss(model: LanguageModel) -> float:
     return math.log(model.config.vocab_size)
 
 
+def grown(loss_now: float, loss_before: float) -> float:
+    """By how many nats a token the loss grew; below 0 where it fell."""
+    return loss_now - loss_before
+
+
+def held_out_tokens() -> int:
+    """How many tokens `held_out` has."""
+    return WINDOWS * WINDOW
+
+
 def lost(loss_now: float, loss_before: float, blind: float) -> float:
     """The share of what training won (blind guessing - loss_before) that is gone; above 1: worse than guessing."""
     return (loss_now - loss_before) / (blind - loss_before)
@@ -128,6 +138,10 @@ class Written:
     text: str
     ids: list[int]
     seconds: float
+
+    def times_as_fast_as(self, other: Written) -> float:
+        """The ratio of their seconds a token: above 1 if this one is the faster."""
+        return other.seconds / self.seconds
 
 
 def write_in_turns(models: Sequence[LanguageModel], tokenizer: Tokenizer, prompt: str, tokens: int = 32,

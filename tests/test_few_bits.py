@@ -87,3 +87,11 @@ def test_outliers_of_the_drawn_matrices(make):
     assert not none.any() and torch.equal(plain[~mask], spoiled[~mask])
     assert mask.sum() == (256 if make is few_bits.activations else 3)
     assert spoiled[mask].abs().mean() > 300 * plain[~mask].abs().mean()
+
+
+def test_ratios_of_two_runs_and_the_growth_of_a_loss():
+    slow, fast = few_bits.Written("", [], 0.5), few_bits.Written("", [], 0.25)
+    assert fast.times_as_fast_as(slow) == 2 and slow.times_as_fast_as(fast) == 0.5
+    assert few_bits.grown(3.5, 3.0) == 0.5 and few_bits.grown(3.0, 3.5) == -0.5
+    inputs, targets = few_bits.held_out(load_pretrained("gpt-mini")[1])
+    assert inputs.numel() == few_bits.held_out_tokens()
