@@ -5,4 +5,5 @@ import sys
 from apps import site, starting
 
 if __name__ == "__main__":
-    sys.exit(starting.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True))
+    sys.exit(starting.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True,
+                            prepare=site.prepare))

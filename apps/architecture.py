@@ -152,7 +152,7 @@ def state(request: gr.Request | None) -> tuple[dict, str]:
 
 def build(demo: gr.Blocks) -> None:
     first, _ = state(None)
-    shown = draw(None, *first.values())[1:]
+    shown, beside_shown = draw(None, *first.values())[1:], published(BESIDE)
     common.question("Where are a model's parameters?", "Take any model, move any of its sizes, and see what it weighs "
                     "and what works on each token. Every control changes a field of the same `ModelConfig`.")
     notice = common.notice_box()
@@ -178,7 +178,8 @@ def build(demo: gr.Blocks) -> None:
                     gr.Markdown("### As the controls have it")
                     chart = gr.Plot(shown[0], show_label=False, elem_id="chart")
                 with gr.Column(scale=2, min_width=260):
-                    title, other = gr.Markdown(), gr.Plot(show_label=False, elem_id="other")  # filled at opening
+                    title = gr.Markdown(beside_shown[0])
+                    other = gr.Plot(beside_shown[1], show_label=False, elem_id="other")
             with gr.Column(elem_classes="result"):
                 text = gr.HTML(shown[1], elem_id="text")
                 parts = gr.HTML(shown[2], elem_id="table")
@@ -227,8 +228,8 @@ def build(demo: gr.Blocks) -> None:
     config_json.connect(own, [before, preset, beside], every_control, notice, lambda kept, *given: redrawn(
         *given, kept), "architecture")
     beside.input(beside_chosen, inputs, [title, other, *outputs], api_name="architecture_beside", **common.FIGURES)
-    demo.load(opened, None, [*everything.values(), *groups, title, other, *outputs], api_name="architecture_open",
-              **common.FIGURES)
+    common.on_opening(demo, opened, [*everything.values(), *groups, title, other, *outputs], notice,
+                      "architecture_open")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,21 @@ def within(values: dict[str, Any], limits: dict[str, tuple[int, int]]) -> tuple[
     return out, "".join(said)
 
 
+def on_opening(demo: gr.Blocks, opened: Callable[[gr.Request], tuple], outputs: list, told: gr.HTML,
+               api_name: str) -> gr.events.Dependency:
+    """When a page is opened, show the state that its address asks for: what `opened` returns.
+
+    An address that asks for nothing gets what the page was built with, which stands there already: it answers at once,
+    and no chart is drawn a second time.
+    """
+    def first(request: gr.Request):
+        if set(request.query_params) - {"__theme"}:
+            return opened(request)
+        return tuple(notice("") if output is told else gr.skip() for output in outputs)
+
+    return demo.load(first, None, outputs, api_name=api_name, **FIGURES)
+
+
 def copy_link_button(controls: dict[str, gr.components.Component], label: str = "Copy link to this state") -> gr.Button:
     """A button that puts the state of `controls` (query name -> component) into the address bar and the clipboard."""
     button = gr.Button(label, size="sm", elem_classes="copy-link")

@@ -115,6 +115,12 @@ def opened(request: gr.Request):
         yield common.notice(problem, note=True), values["model"], values["sentence"], before, *outputs
 
 
+def prepare() -> None:
+    """Read the model of the page's start and work out its sentence, which takes seconds, once."""
+    for _ in see(*START.values()):  # what goes wrong, a missing file, the page will say itself
+        pass
+
+
 def place_slider(name: str, label: str, most: int) -> gr.Slider:
     return common.whole_slider(name, START[name], (label, 0, most, 1))
 

@@ -271,7 +271,7 @@ def build(demo: gr.Blocks) -> None:
     preset.input(chosen, inputs, [*list(sliders.values())[1:], *outputs], api_name="kv_cache_preset", **common.FIGURES)
     gr.on([bits.input, *(slider.input for slider in sliders.values())], draw, inputs, outputs, api_name="kv_cache",
           **common.FIGURES)
-    demo.load(opened, None, [*controls.values(), step, *outputs], api_name="kv_cache_open", **common.FIGURES)
+    common.on_opening(demo, opened, [*controls.values(), step, *outputs], notice, "kv_cache_open")
 
 
 if __name__ == "__main__":

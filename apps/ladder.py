@@ -178,7 +178,7 @@ def build(demo: gr.Blocks) -> None:
 
     gr.on([control.input for control in controls.values()], draw, list(controls.values()), outputs,
           api_name="ladder", **common.FIGURES)
-    demo.load(opened, None, [*controls.values(), *outputs], api_name="ladder_open", **common.FIGURES)
+    common.on_opening(demo, opened, [*controls.values(), *outputs], notice, "ladder_open")
 
 
 if __name__ == "__main__":

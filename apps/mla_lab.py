@@ -283,7 +283,7 @@ def build(demo: gr.Blocks) -> None:
                  **common.FIGURES)
     gr.on([counted.input, *(slider.input for slider in sliders.values())], draw, inputs, outputs, api_name="mla",
           **common.FIGURES)
-    demo.load(opened, None, [*controls.values(), step, *outputs], api_name="mla_open", **common.FIGURES)
+    common.on_opening(demo, opened, [*controls.values(), step, *outputs], notice, "mla_open")
 
 
 if __name__ == "__main__":

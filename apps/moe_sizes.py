@@ -165,4 +165,4 @@ def build(demo: gr.Blocks, _: gr.Tab, name: gr.Textbox):
     preset.input(chosen, inputs, [*sliders.values(), *outputs], api_name="moe_preset", **common.FIGURES)
     gr.on([pieces.input, *(slider.input for slider in sliders.values())], draw, inputs, outputs, api_name="moe_sizes",
           **common.FIGURES)
-    return demo.load(opened, None, [*controls.values(), *outputs], api_name="moe_sizes_open", **common.FIGURES)
+    return common.on_opening(demo, opened, [*controls.values(), *outputs], notice, "moe_sizes_open")

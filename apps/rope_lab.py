@@ -77,6 +77,12 @@ def measured(model, stretch):
     yield plots.past_context(curves, context, x, y, chance), rope_views.measured_text(model, stretch, plain, yarn)
 
 
+def prepare() -> None:
+    """Measure the model of the page's start, which takes seconds, once."""
+    for _ in measured(*rope_state.state(None)[1].values()):
+        pass
+
+
 def rope_pairs(preset: str = START, base: float = 0, rope_dim: int = 0, scaling: str = "", factor: int = 0,
                original_context: int = 0) -> dict:
     """How fast each pair of a head turns under RoPE, and what YaRN or Llama 3.1's scaling makes of it.
@@ -267,7 +273,7 @@ def _wire(demo: gr.Blocks, controls: dict, step: gr.Slider, outputs: list) -> No
                               api_name="rope_scaling", **common.FIGURES)
     moved = ["m", "n", "shift", "reach", "vectors", "factor", "rope_dim", "fast", "slow", "mscale"]
     gr.on([controls[name].input for name in moved], draw, inputs, outputs, api_name="rope", **common.FIGURES)
-    demo.load(opened, None, [*others, step, *outputs], api_name="rope_open", **common.FIGURES)
+    common.on_opening(demo, opened, [*others, step, *outputs], outputs[0], "rope_open")
 
 
 if __name__ == "__main__":

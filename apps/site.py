@@ -43,3 +43,9 @@ def build() -> gr.Blocks:
         with demo.route(page.TITLE, page.PATH):
             page.build(demo)
     return demo
+
+
+def prepare() -> None:
+    """Read and measure now what takes seconds, once, so that nobody waits who opens these pages."""
+    journey.prepare()
+    rope_lab.prepare()

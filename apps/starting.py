@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,10 @@ def theme() -> gr.themes.Base:
         **{f"button_cancel_background_fill_hover{mode}": "#991b1b" for mode in ("", "_dark")})
 
 
-def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool = False) -> None:
-    """Serve until interrupted, with mcp=True the functions for programs as tools of MCP too.
+def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool = False,
+           prepare: Callable[[], None] | None = None) -> None:
+    """Serve until interrupted, with mcp=True the functions for programs as tools of MCP too. `prepare` is called beside
+    that once the site answers.
 
     OSError with one sentence if the address cannot be had.
     """
@@ -41,18 +44,26 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     demo.launch(
         server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, run_history=False,
         enable_monitoring=False, allowed_paths=[], footer_links=["settings"], theme=theme(), css_paths=[STYLE],
-        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb")
+        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb", head=_head())
     if mcp:
         from apps import endpoints  # which imports this module
 
         endpoints.answer_in_json(demo)
     shown = "127.0.0.1" if host == "0.0.0.0" else host
     print(f"Serving at http://{shown}:{port} (Ctrl+C stops it)", flush=True)
+    if prepare:
+        threading.Thread(target=prepare, daemon=True).start()
     demo.block_thread()
 
 
+def _head() -> str:
+    """Let the browser fetch Plotly at once: 4.5 MB that Gradio asks for only when the rest of a page is there."""
+    assets = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
+    return "".join(f'<link rel="modulepreload" href="/assets/{file.name}">' for file in assets.glob("PlotlyPlot-*.js"))
+
+
 def serve(build: Callable[[], gr.Blocks], program: str, description: str, arguments: list[str] | None = None, *,
-          offers_mcp: bool = False) -> int:
+          offers_mcp: bool = False, prepare: Callable[[], None] | None = None) -> int:
     """Read --host and --port (and --mcp), then serve what `build` makes. Exit code 0, or 2 after one sentence."""
     parser = _Parser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1",
@@ -75,7 +86,7 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
             raise ValueError("--mcp needs the package mcp, which is not installed; this installs it: "
                              'python -m pip install -c constraints.txt -e ".[mcp]"')
         _check_address(given.host, port)  # before the pages are built, which takes seconds
-        launch(build(), given.host, port, mcp)
+        launch(build(), given.host, port, mcp, prepare)
     except (ValueError, OSError) as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -235,7 +235,7 @@ def build(demo: gr.Blocks) -> None:
     start.click(None, js="() => document.getElementById('status').scrollIntoView({block: 'nearest'})")  # on a phone
     halt.click(stop, None, None, api_name="training_stop", **{**common.TRAINING, "trigger_mode": "multiple"})
     demo.unload(gone)
-    demo.load(opened, None, [*inputs, own, notice, planned], api_name="training_open", **common.FIGURES)
+    common.on_opening(demo, opened, [*inputs, own, notice, planned], notice, "training_open")
 
 
 # For programs --------------------------------------------------------------------------------------------------------

@@ -215,8 +215,7 @@ def build(demo: gr.Blocks) -> None:
           api_name="what_fits_preset", **common.FIGURES)
     config_json.connect(own, inputs, outputs, notice, lambda kept, before, preset, _, *rest: draw(
         before, preset, kept, *rest), "what_fits")
-    demo.load(opened, None, [*controls.values(), step, *groups, *outputs], api_name="what_fits_open",
-              **common.FIGURES)
+    common.on_opening(demo, opened, [*controls.values(), step, *groups, *outputs], notice, "what_fits_open")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Nothing here knows of Gradio. Every mistake in the input is a ValueError or OSEr
 
 from __future__ import annotations
 
-import functools
 import html
 import math
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,20 +50,27 @@ CSS = """
 """
 
 
-_LOADED: set[str] = set()
+_LOADED: dict[str, tuple[LanguageModel, Tokenizer]] = {}
+_READING = threading.Lock()
 
 
-@functools.cache
 def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     """A shipped model and its tokenizer, read from disk once, then shared by all visitors; nothing may change it."""
-    loaded = load_pretrained(name)
-    _LOADED.add(name)
-    return loaded
+    if name not in _LOADED:
+        with _READING:  # two visitors who come at once must not fill the memory twice
+            if name not in _LOADED:
+                _LOADED[name] = load_pretrained(name)
+    return _LOADED[name]
 
 
 def is_loaded(name: str) -> bool:
     """Whether load(name) answers at once."""
     return name in _LOADED
+
+
+def forget() -> None:
+    """Read every model again when it is next asked for."""
+    _LOADED.clear()
 
 
 def sampler(temperature: float, top_k: float | None = None, top_p: float | None = None, seed: float | None = None

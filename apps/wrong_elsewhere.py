@@ -83,7 +83,7 @@ def build(demo: gr.Blocks) -> None:
         return values["figure"], common.notice(problem, note=True), *draw(values["figure"])
 
     figure.input(chosen, figure, outputs, api_name="wrong_elsewhere", **common.FIGURES)
-    demo.load(opened, None, [figure, *outputs], api_name="wrong_elsewhere_open", **common.FIGURES)
+    common.on_opening(demo, opened, [figure, *outputs], notice, "wrong_elsewhere_open")
 
 
 if __name__ == "__main__":

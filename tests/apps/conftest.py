@@ -100,21 +100,24 @@ def new_page(chromium):
         if place.scheme not in ("data", "blob") and place.hostname != "127.0.0.1":
             outside.add(request.url)
 
-    def console(message):
-        if message.type == "error":
-            errors.append(f"{message.text} ({message.location.get('url', '')})")
+    def note(page, text: str):
+        # Gradio complains of the stream of events that the browser cuts when a page is left.
+        if not (page.leaving and ("AbortError" in text or "Connection errored out" in text)):
+            errors.append(text)
 
     def opened(width: int = 1280, height: int = 900):
-        page = chromium.new_page()
+        page = knowing_what_runs(chromium.new_page())
         pages.append(page)
         page.set_viewport_size({"width": width, "height": height})
         page.on("request", watch)
-        page.on("console", console)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        return knowing_what_runs(page)
+        page.on("console", lambda message: message.type == "error" and note(
+            page, f"{message.text} ({message.location.get('url', '')})"))
+        page.on("pageerror", lambda error: note(page, f"{error.name}: {error}\n{error.stack}"))
+        return page
 
     yield opened
     for page in pages:
+        page.leaving = True
         page.close()
     assert not outside, f"asked outside: {sorted(outside)}"
     assert not errors, f"errors in the browser: {errors}"
@@ -123,18 +126,26 @@ def new_page(chromium):
 def knowing_what_runs(page):
     """Let a page keep its requests under way in page.running: its events come over one of them as long as any runs.
 
-    And let it end them before it goes elsewhere: leaving while one runs is an error in the browser's console.
+    And know in page.leaving whether it is on its way elsewhere. Before that it lets its events end: what a page that
+    is being left still answers is no matter of a test's.
     """
-    page.running = set()
-    go = page.goto
+    page.running, page.leaving = set(), False
 
-    def goto(url: str, **options):
-        if page.url != "about:blank":
-            settle(page)
-        return go(url, **options)
+    def asked(request):
+        page.running.add(request)
+        if request.is_navigation_request() and request.frame == page.main_frame:
+            page.leaving = True
 
-    page.goto = goto
-    page.on("request", lambda request: page.running.add(request))
+    def after_settling(go):
+        def gone(*arguments, **options):
+            if page.url != "about:blank":
+                settle(page)
+            return go(*arguments, **options)
+        return gone
+
+    page.goto, page.reload, page.go_back = map(after_settling, (page.goto, page.reload, page.go_back))
+    page.on("request", asked)
+    page.on("domcontentloaded", lambda: setattr(page, "leaving", False))
     page.on("requestfinished", lambda request: page.running.discard(request))
     page.on("requestfailed", lambda request: page.running.discard(request))
     return page
@@ -149,9 +160,9 @@ def page(new_page):
 def empty_folder(tmp_path, monkeypatch):
     """As if no trained model had been shipped, for this process."""
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    writing.load.cache_clear()
+    writing.forget()
     yield tmp_path
-    writing.load.cache_clear()
+    writing.forget()
 
 
 def numbers(text: str) -> list[int]:
