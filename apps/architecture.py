@@ -18,6 +18,7 @@ from apps.architecture_controls import (
     off_their_sliders,
     values_of,
 )
+from apps.components import Chart
 from llm_core import ModelConfig, accounting, plots, presets
 from llm_core.as_python import as_python
 
@@ -176,10 +177,10 @@ def build(demo: gr.Blocks) -> None:
             with gr.Row():
                 with gr.Column(scale=3, min_width=260, elem_classes="result"):
                     gr.Markdown("### As the controls have it")
-                    chart = gr.Plot(shown[0], show_label=False, elem_id="chart")
+                    chart = Chart(shown[0], elem_id="chart")
                 with gr.Column(scale=2, min_width=260):
                     title = gr.Markdown(beside_shown[0])
-                    other = gr.Plot(beside_shown[1], show_label=False, elem_id="other")
+                    other = Chart(beside_shown[1], elem_id="other")
             with gr.Column(elem_classes="result"):
                 text = gr.HTML(shown[1], elem_id="text")
                 parts = gr.HTML(shown[2], elem_id="table")

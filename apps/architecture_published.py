@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import common
+from apps.components import Chart
 from llm_core import accounting, plots
 
 PARTS = {"main model": "experts", "MTP module": "MTP", "embedding, a second time": "embeddings",
@@ -16,8 +17,7 @@ def build() -> None:
     steps = accounting.numbers_in_v3_file()
     file = sum(steps.values())
     gr.Markdown("### 671 B or 685 B? What DeepSeek-V3's file holds")
-    gr.Plot(plots.waterfall(steps, 660 * 10**9, [plots.COLOURS[PARTS[name]] for name in steps]), show_label=False,
-            elem_id="file-chart")
+    Chart(plots.waterfall(steps, 660 * 10**9, [plots.COLOURS[PARTS[name]] for name in steps]), elem_id="file-chart")
     rows, so_far = [], 0
     for name, n in steps.items():
         so_far += n

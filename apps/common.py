@@ -13,6 +13,8 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from apps.components import TypedSlider
+
 # Spread into an event: `gr.on(..., **FIGURES)`. The last drag of a slider always counts, and nothing flickers. Each
 # family of events has a queue of its own, so that a long text does not hold up a chart.
 FIGURES = {"concurrency_id": "figures", "concurrency_limit": 2, "trigger_mode": "always_last",
@@ -67,17 +69,11 @@ def _parse(text: str, default: Any) -> Any:
     return whole if isinstance(default, int) else number
 
 
-def whole_slider(name: str, value: int, spec: tuple, **options) -> gr.Slider:
-    """A slider for whole numbers. spec: label, least, greatest, step, and perhaps a hint; its id is the name, dashed.
-
-    Gradio would answer an emptied number box with a traceback in the log; here whatever was typed comes through, and
-    `within` makes the best of it.
-    """
+def whole_slider(name: str, value: int, spec: tuple, **options) -> TypedSlider:
+    """A slider for whole numbers. spec: label, least, greatest, step, and perhaps a hint. Its id: the name, dashed."""
     label, least, most, step, *hint = spec
-    slider = gr.Slider(least, most, value, step=step, precision=0, label=label, elem_id=name.replace("_", "-"),
+    return TypedSlider(least, most, value, step=step, precision=0, label=label, elem_id=name.replace("_", "-"),
                        buttons=[], info=hint[0] if hint else None, **options)
-    slider.preprocess = lambda typed: typed
-    return slider
 
 
 def within(values: dict[str, Any], limits: dict[str, tuple[int, int]]) -> tuple[dict[str, Any], str]:

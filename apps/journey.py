@@ -9,6 +9,7 @@ import gradio as gr
 from apps import common, writing
 from apps import journey_followed as followed
 from apps import journey_views as views
+from apps.components import Chart
 from llm_core import presets, pretrained
 from llm_core.tokenizer import data_folder
 from llm_core.validation import one_of
@@ -174,8 +175,8 @@ def build(demo: gr.Blocks) -> None:
     def page(name: str) -> gr.HTML:
         return gr.HTML(elem_id=name, css_template=views.CSS, js_on_load=views.GO, elem_classes="result")
 
-    def plot(name: str) -> gr.Plot:
-        return gr.Plot(show_label=False, elem_id=name, elem_classes="result")
+    def plot(name: str) -> Chart:
+        return Chart(elem_id=name, elem_classes="result")
 
     block("Part 1: the uniform", "The sentence is taken apart, each piece gets its number from the vocabulary, and "
           "each number a vector. Click a token to follow it.")

@@ -8,6 +8,7 @@ import gradio as gr
 import torch
 
 from apps import code_box, common
+from apps.components import Chart
 from llm_core import ModelConfig, accounting, plots, presets
 from llm_core.as_python import as_python
 from llm_core.cache import Cache
@@ -230,14 +231,14 @@ def build(demo: gr.Blocks) -> None:
                 ("GPT-2's whole context, in a few megabytes", common.link("", preset="gpt2", context=1024))])
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### The four caches, side by side")
-            bars = gr.Plot(shown[0], show_label=False, elem_id="bars")
+            bars = Chart(shown[0], elem_id="bars")
             gr.Markdown("### Over the context")
-            lines = gr.Plot(shown[1], show_label=False, elem_id="lines")
+            lines = Chart(shown[1], elem_id="lines")
     with gr.Column(elem_classes="result"):
         text = gr.HTML(shown[2], elem_id="text")
         table = gr.HTML(shown[3], elem_id="table")
         gr.Markdown("### Is the formula true? Caches that were really allocated")
-        dots = gr.Plot(shown[4], show_label=False, elem_id="dots")
+        dots = Chart(shown[4], elem_id="dots")
         checked = gr.HTML(shown[5], elem_id="checked")
     common.lesson("`course/03_kv_cache/01_the_cache.ipynb` builds a cache by hand and measures its good and bad side; "
                   "`02_mqa_and_gqa.ipynb` beside it makes it smaller. The papers: DeepSeek-V2 (arXiv:2405.04434, "

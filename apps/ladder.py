@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import code_box, common
+from apps.components import Chart
 from llm_core import accounting, ladder, plots, presets
 from llm_core.as_python import as_python
 
@@ -158,10 +159,10 @@ def build(demo: gr.Blocks) -> None:
             with gr.Row():
                 with gr.Column(min_width=280):
                     gr.Markdown("## Parameters")
-                    parameters = gr.Plot(shown[0], show_label=False, elem_id="parameters")
+                    parameters = Chart(shown[0], elem_id="parameters")
                 with gr.Column(min_width=280):
                     gr.Markdown("## Cache, bytes a token")
-                    cache = gr.Plot(shown[1], show_label=False, elem_id="cache")
+                    cache = Chart(shown[1], elem_id="cache")
     with gr.Column(elem_classes="result"):
         text = gr.HTML(shown[2], elem_id="text")
         steps = gr.HTML(shown[3], elem_id="table")

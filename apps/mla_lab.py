@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import code_box, common, kv_cache, mla_shrink
+from apps.components import Chart
 from llm_core import ModelConfig, accounting, cache_layout, plots, presets
 from llm_core.as_python import as_python
 from llm_core.config import LatentAttentionConfig
@@ -235,11 +236,11 @@ def build(demo: gr.Blocks) -> None:
             controls = {"preset": preset, "context": context, "counted": counted, **sliders}
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### Cache of one token, bytes")
-            bars = gr.Plot(shown[0], show_label=False, elem_id="bars")
+            bars = Chart(shown[0], elem_id="bars")
             gr.Markdown("### Parameters of attention")
-            weights = gr.Plot(shown[1], show_label=False, elem_id="weights")
+            weights = Chart(shown[1], elem_id="weights")
             gr.Markdown("### FLOPs of a step, by its way")
-            lines = gr.Plot(shown[2], show_label=False, elem_id="lines")
+            lines = Chart(shown[2], elem_id="lines")
     with gr.Column(elem_classes="result"):
         text = gr.HTML(shown[3], elem_id="text")
         table = gr.HTML(shown[4], elem_id="table")

@@ -11,6 +11,7 @@ import html
 import gradio as gr
 
 from apps import common, writing
+from apps.components import Chart
 from llm_core import accounting, low_rank, plots, shrinking
 from llm_core.model import LanguageModel
 from llm_core.pretrained import SMOLLM2
@@ -213,7 +214,7 @@ def build(demo: gr.Blocks) -> dict[str, gr.components.Component]:
                         "for SmolLM2 (540 MB), about two seconds for gpt-mini. After that it takes a few seconds.")
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### Loss over the rank")
-            chart = gr.Plot(shown[0], show_label=False, elem_id="curve")
+            chart = Chart(shown[0], elem_id="curve")
             said = gr.HTML(shown[1], elem_id="said")
             with gr.Row():
                 with gr.Column(min_width=250):

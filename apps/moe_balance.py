@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import common
+from apps.components import Chart, TypedSlider
 from llm_core import balancing_steps as steps
 from llm_core import plots
 from llm_core.balancing_steps import Setting
@@ -133,11 +134,8 @@ def first_look(before, *values):
     return draw(before, *values) if before is None else tuple(gr.skip() for _ in range(7))
 
 
-def real_slider(name: str, label: str, step: float, info: str) -> gr.Slider:
-    """As common.whole_slider: what is typed comes through, `within` makes the best of it."""
-    slider = gr.Slider(*LIMITS[name], START[name], step=step, label=label, info=info, elem_id=name, buttons=[])
-    slider.preprocess = lambda typed: typed
-    return slider
+def real_slider(name: str, label: str, step: float, info: str) -> TypedSlider:
+    return TypedSlider(*LIMITS[name], START[name], step=step, label=label, info=info, elem_id=name, buttons=[])
 
 
 def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
@@ -165,9 +163,9 @@ def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
             common.copy_link_button({"tab": name, **controls})
         with gr.Column(scale=2, min_width=300, elem_classes="shown"):
             gr.Markdown("### The load of each expert at this step")
-            bars = gr.Plot(show_label=False, elem_id="load")
+            bars = Chart(elem_id="load")
             gr.Markdown("### How uneven it was, step by step")
-            lines = gr.Plot(show_label=False, elem_id="history")
+            lines = Chart(elem_id="history")
             text = gr.HTML(elem_id="balance-text")
             sums = gr.HTML(elem_id="balance-formula")
     values = gr.HTML(elem_id="biases", elem_classes="shown")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import code_box, common
+from apps.components import Chart
 from llm_core import ModelConfig, accounting, plots, presets
 from llm_core.accounting import experts
 from llm_core.as_python import as_python
@@ -146,11 +147,11 @@ def build(demo: gr.Blocks, _: gr.Tab, name: gr.Textbox):
             code_box.python_button(own_code, list(controls.values()), notice, "moe_python")
         with gr.Column(scale=2, min_width=300, elem_classes="shown"):
             gr.Markdown("### Held, and used by a token")
-            bars = gr.Plot(shown[0], show_label=False, elem_id="sizes-bars")
+            bars = Chart(shown[0], elem_id="sizes-bars")
             text = gr.HTML(shown[2], elem_id="sizes-text")
             lines = gr.HTML(shown[3], elem_id="sizes-formula")
             gr.Markdown("### Ways to choose, the finer the experts")
-            ways = gr.Plot(shown[1], show_label=False, elem_id="ways")
+            ways = Chart(shown[1], elem_id="ways")
     with gr.Column(elem_classes="shown"):
         parts = gr.HTML(shown[4], elem_id="parts")
         figures = gr.HTML(shown[5], elem_id="figures")

@@ -9,6 +9,7 @@ import gradio as gr
 import torch
 
 from apps import common, writing
+from apps.components import Chart
 from llm_core import data, plots, presets, routed_text
 from llm_core.model import LanguageModel
 
@@ -199,14 +200,14 @@ def build(demo: gr.Blocks, tab: gr.Tab, name: gr.Textbox):
             tokens = gr.HTML(css_template=CSS, elem_id="routed")
             said = gr.HTML(elem_id="routed-said")
             gr.Markdown("### Visits of each expert, in its colour")
-            bars = gr.Plot(show_label=False, elem_id="text-load")
+            bars = Chart(elem_id="text-load")
     gr.Markdown("### Do the experts have a subject?")
     about = gr.HTML(elem_id="bits-said", elem_classes="shown")
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             bits = gr.HTML(elem_id="bits", elem_classes="shown")
         with gr.Column(scale=1, min_width=300):
-            chart = gr.Plot(show_label=False, elem_id="held-out")
+            chart = Chart(elem_id="held-out")
             longer = gr.HTML(elem_id="held-out-said")
     with gr.Accordion("Every token, its experts and their gate weights", open=False):
         table = gr.HTML(css_template=CSS, elem_id="tokens", elem_classes="shown")

@@ -7,6 +7,7 @@ import html
 import gradio as gr
 
 from apps import common, mtp_gain, mtp_rows, mtp_writing, writing
+from apps.components import Chart, TypedSlider
 from llm_core import plots, pretrained
 
 TITLE = "MTP lab"
@@ -167,9 +168,9 @@ def build(demo: gr.Blocks) -> None:
             draft = gr.Radio([(label, name) for name, label in mtp_writing.DRAFTS.items()], value=START["draft"],
                              label="Who guesses", elem_id="draft")
             guesses, tokens = (common.whole_slider(name, START[name], SLIDERS[name]) for name in ("guesses", "tokens"))
-            temperature = gr.Slider(0, 2, START["temperature"], step=0.1, label="Temperature", elem_id="temperature",
-                                    buttons=[], info="0 is greedy: always the likeliest token")
-            temperature.preprocess = lambda typed: typed
+            temperature = TypedSlider(0, 2, START["temperature"], step=0.1, label="Temperature",
+                                      elem_id="temperature", buttons=[],
+                                      info="0 is greedy: always the likeliest token")
             pace = gr.Radio((SLOWLY, AT_ONCE), value=SLOWLY, label="Pace", elem_id="pace")
             with gr.Row():
                 start = gr.Button("Write", variant="primary", min_width=100, elem_id="write")
@@ -191,7 +192,7 @@ def build(demo: gr.Blocks) -> None:
             gr.Markdown("510 places of held-out plays, about two seconds.")
             wrong_measure = common.notice_box()
         with gr.Column(scale=2, min_width=300):
-            accepted_bars = gr.Plot(show_label=False, elem_id="acceptance")
+            accepted_bars = Chart(elem_id="acceptance")
     accepted = gr.HTML(elem_id="accepted")
     gr.Markdown("### What is it worth in a large model? When the second row is free")
     with gr.Row():
@@ -208,7 +209,7 @@ def build(demo: gr.Blocks) -> None:
             common.try_this((what, common.link("", **query)) for what, query in TRY)
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             wrong_gain = common.notice_box()
-            lines = gr.Plot(first[0], show_label=False, elem_id="lines")
+            lines = Chart(first[0], elem_id="lines")
     gained = gr.HTML(first[1], elem_id="gained", elem_classes="result")
     table = gr.HTML(first[2], elem_id="table", elem_classes="result")
     gr.Markdown("A bound, as a roofline gives it: bytes over bandwidth or arithmetic over peak, whichever takes "

@@ -8,6 +8,7 @@ import math
 import gradio as gr
 
 from apps import common, writing
+from apps.components import Chart
 from apps.quantization_matrix import percent, short
 from llm_core import accounting, few_bits, plots, presets
 from llm_core.plots.stage import ink
@@ -201,10 +202,10 @@ def place_tiles() -> tuple[dict, list]:
                               elem_id="fp8")
         with gr.Column(scale=1, min_width=270, elem_classes="shown"):
             gr.Markdown("### One scale for all")
-            one = gr.Plot(show_label=False, elem_id="one-scale")
+            one = Chart(elem_id="one-scale")
         with gr.Column(scale=1, min_width=270, elem_classes="shown"):
             gr.Markdown("### A scale for each tile or block")
-            many = gr.Plot(show_label=False, elem_id="many-scales")
+            many = Chart(elem_id="many-scales")
     with gr.Column(elem_classes="shown"):
         text = gr.HTML(elem_id="tiles-text")
         figures = gr.HTML(elem_id="tiles-table")
@@ -224,7 +225,7 @@ def place_number() -> tuple[dict, list]:
                                 info="like 0.1, -300 or 1e-3, then Enter")
             bits = gr.HTML(css_template=CSS, elem_id="number-bits", elem_classes="shown")
         with gr.Column(scale=2, min_width=300, elem_classes="shown"):
-            ruler = gr.Plot(show_label=False, elem_id="ruler")
+            ruler = Chart(elem_id="ruler")
     with gr.Column(elem_classes="shown"):
         text = gr.HTML(elem_id="number-text")
         figures = gr.HTML(elem_id="number-table")

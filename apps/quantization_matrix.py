@@ -8,6 +8,7 @@ import gradio as gr
 import torch
 
 from apps import common, writing
+from apps.components import Chart
 from llm_core import few_bits, plots
 from llm_core.accounting import ratio
 from llm_core.quantization import formats
@@ -197,10 +198,10 @@ def place() -> tuple[dict, list]:
         with gr.Column(scale=2, min_width=300, elem_classes="shown"):
             gr.Markdown("### Where it is off\nThe matrix in cells, each with the error of its own numbers, outliers "
                         "left out.")
-            heat = gr.Plot(show_label=False, elem_id="error-map")
+            heat = Chart(elem_id="error-map")
     with gr.Column(elem_classes="shown"):
         gr.Markdown("### The values, and the marks of the ruler")
-        bars = gr.Plot(show_label=False, elem_id="levels")
+        bars = Chart(elem_id="levels")
         text = gr.HTML(elem_id="matrix-text")
         figures = gr.HTML(elem_id="matrix-table")
     before = gr.State(None)

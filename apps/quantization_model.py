@@ -9,6 +9,7 @@ import os
 import gradio as gr
 
 from apps import common, writing
+from apps.components import Chart
 from apps.quantization_matrix import shared
 from llm_core import accounting, few_bits, plots, presets
 from llm_core.quantization.model import quantize_model
@@ -133,7 +134,7 @@ def place() -> tuple[dict, list]:
             prompt = gr.Textbox(START["prompt"], label="Prompt", max_length=MOST_CHARACTERS, elem_id="prompt",
                                 info="then Enter; both models go on from here, always with the likeliest token")
         with gr.Column(scale=2, min_width=300, elem_classes="shown"):
-            chart = gr.Plot(show_label=False, elem_id="losses")
+            chart = Chart(elem_id="losses")
     with gr.Column(elem_classes="shown"):
         written = gr.HTML(css_template=CSS, elem_id="texts")
         text = gr.HTML(elem_id="model-text")

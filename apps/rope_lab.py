@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import code_box, common, rope_state, rope_views
+from apps.components import Chart
 from apps.rope_state import BASES, CONTROLS, MODELS, MSCALES, REACH, SCALINGS, SLIDERS, START, config_of, reach, settled
 from llm_core import past_context, plots, turning
 from llm_core.as_python import as_python
@@ -142,10 +143,10 @@ def build(demo: gr.Blocks) -> None:
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### Pairs of one head, from the fastest to the slowest")
             gr.Markdown("Below each dial stands how far the query has turned on from the key.")
-            dials = gr.Plot(shown[0], show_label=False, elem_id="dials")
+            dials = Chart(shown[0], elem_id="dials")
             text = gr.HTML(shown[1], elem_id="text")
             gr.Markdown("### The score over the distance")
-            scores = gr.Plot(shown[2], show_label=False, elem_id="scores")
+            scores = Chart(shown[2], elem_id="scores")
             decay = gr.HTML(shown[3], elem_id="decay")
     table = gr.HTML(shown[4], elem_id="table", elem_classes="result")
     with gr.Row():
@@ -153,7 +154,7 @@ def build(demo: gr.Blocks) -> None:
             step = _frequencies(controls, first)
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### How long each pair takes for a turn, and what a scaling does to it")
-            waves = gr.Plot(shown[5], show_label=False, elem_id="waves")
+            waves = Chart(shown[5], elem_id="waves")
             zones = gr.HTML(shown[6], elem_id="zones")
     with gr.Column(elem_classes="result"):
         with gr.Accordion("All pairs in numbers", open=False):
@@ -214,7 +215,7 @@ def _past_the_context(demo: gr.Blocks, first: dict) -> dict:
             stretch = gr.Radio(list(past_context.FACTORS[1:]), value=first["stretch"], label="YaRN's factor",
                                elem_id="stretch")
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
-            chart = gr.Plot(show_label=False, elem_id="past-chart")
+            chart = Chart(elem_id="past-chart")
             text = gr.HTML(common.said("Being measured on this computer, which takes a few seconds once."),
                            elem_id="past-text")
     outputs = [notice, chart, text]

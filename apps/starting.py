@@ -14,6 +14,8 @@ from types import ModuleType
 
 import gradio as gr
 
+from apps import chart
+
 STYLE = Path(__file__).with_name("style.css")
 COURSE = "Build DeepSeek from scratch"
 CLASS = "COURSE_CLASS"  # set to 1, in the environment or by --class: many share this computer
@@ -44,7 +46,8 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     demo.launch(
         server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, run_history=False,
         enable_monitoring=False, allowed_paths=[], footer_links=["settings"], theme=theme(), css_paths=[STYLE],
-        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb", head=_head())
+        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb", head=chart.script())
+    chart.serve_plotly(demo.app)
     if mcp:
         from apps import endpoints  # which imports this module
 
@@ -54,12 +57,6 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     if prepare:
         threading.Thread(target=prepare, daemon=True).start()
     demo.block_thread()
-
-
-def _head() -> str:
-    """Let the browser fetch Plotly at once: 4.5 MB that Gradio asks for only when the rest of a page is there."""
-    assets = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
-    return "".join(f'<link rel="modulepreload" href="/assets/{file.name}">' for file in assets.glob("PlotlyPlot-*.js"))
 
 
 def serve(build: Callable[[], gr.Blocks], program: str, description: str, arguments: list[str] | None = None, *,

@@ -13,6 +13,7 @@ from gradio.utils import get_upload_folder
 
 from apps import code_box, common, starting
 from apps import training_lab_views as views
+from apps.components import Chart
 from llm_core import plots
 from llm_core.as_python import as_python
 from llm_core.training.lab import plan as lab
@@ -198,7 +199,7 @@ def build(demo: gr.Blocks) -> None:
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             status = gr.HTML(views.recorded_html(record), elem_id="status")
             first_shown = shown(record, before) if record else [None] * 4
-            chart = gr.Plot(first_shown[0], show_label=False, elem_id="curves")
+            chart = Chart(first_shown[0], elem_id="curves")
             download = gr.DownloadButton("Download the model (zip)", visible=False, elem_id="download", size="sm")
             sample = gr.HTML(first_shown[1], elem_id="sample")
     with gr.Column(elem_classes="result"):

@@ -7,6 +7,7 @@ import html
 import gradio as gr
 
 from apps import common, writing
+from apps.components import Chart
 from llm_core import accounting, grid, plots, presets, pretrained
 from llm_core.grid import Point
 from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
@@ -181,7 +182,7 @@ def build(demo: gr.Blocks) -> None:
                 prompt = gr.Textbox(START["prompt"], label="Prompt", scale=2, min_width=180)
                 seed = gr.Number(START["seed"], label="Seed", scale=1, min_width=100)
             said = gr.HTML(elem_classes="result", elem_id="said")
-            plot = gr.Plot(show_label=False, elem_classes="result", elem_id="chart")
+            plot = Chart(elem_classes="result", elem_id="chart")
             formula = gr.HTML(elem_classes="result", elem_id="formula")
             points = gr.HTML(css_template=CSS, elem_classes="result", elem_id="points")
     controls = {"width": width, "layers": layers, "attention": attention, "prompt": prompt, "seed": seed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import code_box, common, config_json
+from apps.components import Chart
 from apps.kv_cache import CONTEXTS, step_of
 from apps.what_fits_views import (
     RUN,
@@ -158,11 +159,11 @@ def build(demo: gr.Blocks) -> None:
                     "", preset="llama-3.1-8b", hardware="h100", gpus=2, mode=TRAIN, weight_bits=16))])
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
             gr.Markdown("### What it needs, against the memory")
-            stack = gr.Plot(shown[0], show_label=False, elem_id="stack")
+            stack = Chart(shown[0], elem_id="stack")
             text = gr.HTML(shown[2], elem_id="text")
             with gr.Column() as speed:
                 gr.Markdown("### How fast it could write, at most")
-                roofline = gr.Plot(shown[1], show_label=False, elem_id="roofline")
+                roofline = Chart(shown[1], elem_id="roofline")
                 gr.HTML(common.said(
                     "Filled dots: reading memory takes longer, so a larger batch brings more tokens a second. Hollow "
                     "dots: computing takes longer, and a larger batch brings no more. DeepSeek's attention (MLA) can "

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import gradio as gr
 
 from apps import common
+from apps.components import Chart
 from llm_core import plots
 from llm_core.accounting import wrong_elsewhere
 
@@ -69,7 +70,7 @@ def build(demo: gr.Blocks) -> None:
                 ("685 B on the hub, to the last digit", common.link("", figure="v3-hub")),
                 ("A row of GPT-3's table that does not fit together", common.link("", figure="gpt3-xl"))])
         with gr.Column(scale=2, min_width=300, elem_classes="result"):
-            chart = gr.Plot(shown[0], show_label=False, elem_id="chart")
+            chart = Chart(shown[0], elem_id="chart")
             text = gr.HTML(shown[1], elem_id="text")
             model = gr.HTML(shown[2], elem_id="model")
     gr.HTML(table(), elem_id="table")

@@ -257,8 +257,7 @@ def open_and_wait(page, site: str, path: str) -> None:
     if path != "/":  # home has nothing to read
         page.locator(".answered, .notice").first.wait_for(state="attached")
     settle(page, quiet_ms=500)
-    # Gradio's sign for a chart that is still to come.
-    page.wait_for_function("![...document.querySelectorAll(\"[aria-label='Empty value']\")].some(e => "
+    page.wait_for_function("![...document.querySelectorAll('.chart:not(.drawn, .empty)')].some(e => "
                            "e.checkVisibility())")
 
 

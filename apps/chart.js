@@ -1,0 +1,42 @@
+// Draws every chart of the site (apps/chart.py): in place, once for each new figure, and never while nobody sees it.
+(() => {
+  let asked;
+
+  // Plotly is large. The first chart asks for it, when the page's text stands there already.
+  function plotly() {
+    asked ??= new Promise((done) => requestAnimationFrame(() => setTimeout(() => {
+      const script = document.createElement("script");
+      script.src = "PLOTLY";
+      script.onload = done;
+      document.head.append(script);
+    })));
+    return asked;
+  }
+
+  window.drawChart = (element, props, watch) => {
+    const place = element.querySelector(".chart");
+    let shown = "", width = 0;
+
+    async function draw() {
+      const figure = props.value || "";
+      place.classList.toggle("empty", !figure);
+      if (!place.offsetWidth || (figure === shown && place.offsetWidth === width)) return;
+      if (!figure) {
+        if (shown) Plotly.purge(place);
+        shown = "";
+        return;
+      }
+      const { data, layout } = JSON.parse(figure);
+      place.style.minHeight = `${layout.height}px`;  // so that nothing jumps when the chart comes
+      await plotly();
+      if (figure !== props.value) return;  // a newer one has come meanwhile
+      shown = figure;
+      width = place.offsetWidth;
+      await Plotly.react(place, data, { ...layout, width }, { displaylogo: false });
+      place.classList.add("drawn");
+    }
+
+    watch("value", draw);
+    new ResizeObserver(draw).observe(place);  // which also tells when a tab or a fold is opened
+  };
+})();
