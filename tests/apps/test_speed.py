@@ -41,7 +41,7 @@ def test_a_page_opens_quickly(chromium, site, module, tmp_path):
         tmp_path, executable_path=chromium_path(), args=ARGUMENTS)
     context.set_default_timeout(TIMEOUT_MS)
     try:
-        cold, _, _, *warm = (seconds_to_open(context, site, module.PATH) for _ in range(6))
+        cold, _, *warm = (seconds_to_open(context, site, module.PATH) for _ in range(4))
     finally:
         context.close()
     text, drawn = (statistics.median(seconds) for seconds in zip(*warm))
