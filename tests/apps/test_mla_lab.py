@@ -238,7 +238,6 @@ def test_what_programs_are_given():
 
 def test_a_missing_model_is_one_sentence(monkeypatch, tmp_path):
     writing.forget()
-    monkeypatch.setattr(writing, "_LOADED", set())
     monkeypatch.setattr(tokenizer, "data_folder", lambda package: tmp_path)
     *_, (notice, *rest) = mla_shrink.measure(SMOLLM2, "plain", 256, "The capital of France is")
     assert "SmolLM2" in notice and str(tmp_path) not in notice and rest == [gr.skip()] * 6

