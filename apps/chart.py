@@ -6,14 +6,12 @@ import functools
 import gzip
 from pathlib import Path
 
-import plotly
-from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import FastAPI, Request, Response
+
+from llm_core import plots
 
 SCRIPT = Path(__file__).with_suffix(".js")
-PLOTLY = f"plotly-{plotly.__version__}.min.js"  # relative, so that it is found behind any prefix of a server
+PLOTLY = f"plotly-{plots.PLOTLY_VERSION}.min.js"  # relative, so that it is found behind any prefix of a server
 
 
 def script() -> str:
@@ -23,7 +21,7 @@ def script() -> str:
 
 @functools.cache
 def _compressed() -> bytes:
-    return gzip.compress((Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes(), 6)
+    return gzip.compress(plots.plotly_script().encode(), 6)
 
 
 def serve_plotly(app: FastAPI) -> None:
@@ -34,4 +32,5 @@ def serve_plotly(app: FastAPI) -> None:
             return Response(_compressed(), media_type="text/javascript", headers=kept | {"Content-Encoding": "gzip"})
         return Response(gzip.decompress(_compressed()), media_type="text/javascript", headers=kept)
 
-    app.router.routes.insert(0, Route(f"/{PLOTLY}", answer))  # before Gradio's, of which one takes whatever is left
+    app.add_api_route(f"/{PLOTLY}", answer, methods=["GET"], include_in_schema=False, response_model=None)
+    app.router.routes.insert(0, app.router.routes.pop())  # before Gradio's, of which one takes whatever is left

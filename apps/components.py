@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-import plotly.graph_objects as go
 from gradio import component_meta
 
 # For each class of components Gradio writes a file beside its source, at every start. Not among ours.
@@ -22,11 +21,11 @@ class Chart(gr.HTML):
     is there (`chart.js`). Its inner place has the class "drawn" as soon as the chart is seen, "empty" if there is none.
     """
 
-    def __init__(self, value: go.Figure | None = None, **options):
+    def __init__(self, value: Any = None, **options):
         super().__init__(value, html_template='<div class="chart"></div>',
                          js_on_load="drawChart(element, props, watch)", **options)
 
-    def postprocess(self, value: go.Figure | None) -> str | None:
+    def postprocess(self, value: Any) -> str | None:
         return None if value is None else value.to_json()
 
 

@@ -28,6 +28,7 @@ from llm_core.plots.inside import (
 from llm_core.plots.ladder import cache_waterfall, parameter_waterfall
 from llm_core.plots.latent import LATENT_WAYS, loss_against_rank, ways_lines
 from llm_core.plots.rope import past_context, rope_dials, rope_scores, rope_wavelengths
+from llm_core.plots.script import PLOTLY_VERSION, plotly_script
 from llm_core.plots.sizes import (
     cache_bars,
     cache_lines,
@@ -41,11 +42,11 @@ from llm_core.plots.stage import COLOURS, DIVERGING, KINDS, SEQUENTIAL, bars, fi
 from llm_core.plots.training import training_curves
 
 __all__ = [
-    "COLOURS", "DIVERGING", "EXPERT_COLOURS", "KINDS", "LATENT_WAYS", "SEQUENTIAL", "acceptance_bars",
-    "attention_map", "attention_tiles", "bars", "cache_bars", "cache_lines", "cache_waterfall",
+    "COLOURS", "DIVERGING", "EXPERT_COLOURS", "KINDS", "LATENT_WAYS", "PLOTLY_VERSION", "SEQUENTIAL",
+    "acceptance_bars", "attention_map", "attention_tiles", "bars", "cache_bars", "cache_lines", "cache_waterfall",
     "compartment_effects", "decode_roofline", "error_heatmap", "expert_colour", "figure", "imbalance_lines",
     "information_bars", "load_bars", "logit_lens", "loss_against_bits", "loss_against_rank", "measured_cache",
     "memory_stack", "number_rulers", "parameter_treemap", "parameter_waterfall", "part_shares", "past_context",
-    "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "speed_up_lines", "strips",
+    "plotly_script", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "speed_up_lines", "strips",
     "total_and_active", "training_curves", "values_and_levels", "waterfall", "ways_by_pieces", "ways_lines",
 ]
