@@ -47,6 +47,6 @@ __all__ = [
     "compartment_effects", "decode_roofline", "error_heatmap", "expert_colour", "figure", "imbalance_lines",
     "information_bars", "load_bars", "logit_lens", "loss_against_bits", "loss_against_rank", "measured_cache",
     "memory_stack", "number_rulers", "parameter_treemap", "parameter_waterfall", "part_shares", "past_context",
-    "plotly_script", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "speed_up_lines", "strips",
-    "total_and_active", "training_curves", "values_and_levels", "waterfall", "ways_by_pieces", "ways_lines",
+    "plotly_script", "quality_against_cache", "rope_dials", "rope_scores", "rope_wavelengths", "speed_up_lines",
+    "strips", "total_and_active", "training_curves", "values_and_levels", "waterfall", "ways_by_pieces", "ways_lines",
 ]
