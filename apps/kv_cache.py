@@ -29,7 +29,6 @@ SLIDERS = {
     "qk_rope_head_dim": ("MLA: rope key (qk_rope_head_dim)", 0, 256, 2, "one key for the position, for all heads"),
 }
 LIMITS = {name: (least, most) for name, (_, least, most, *_) in SLIDERS.items()}
-CONTEXTS = sorted({min(step << power, 1 << 20) for power in range(9, 20) for step in (2, 3)})  # 1k, 1.5k, 2k … 1M
 BITS = {32: torch.float32, 16: torch.bfloat16, 8: torch.float8_e4m3fn, 4: None}  # torch has no type of 4 bits
 
 WHY = {
@@ -157,11 +156,6 @@ def two_units(n: int) -> tuple[str, str]:
     return parts[0], parts[-1]
 
 
-def step_of(tokens: int) -> int:
-    """The slider's step nearest to a context."""
-    return min(range(len(CONTEXTS)), key=lambda i: abs(CONTEXTS[i] - tokens))
-
-
 def state(request: gr.Request | None) -> tuple[dict, str]:
     """The controls' values for an address, and a sentence about what in it could not be used."""
     chosen, problem = common.read_query(request, {"preset": START}, {"preset": presets.names()})
@@ -210,7 +204,7 @@ def build(demo: gr.Blocks) -> None:
         with gr.Column(scale=1, min_width=300):
             preset = gr.Dropdown(presets.names(), value=START, label="Model, whose sizes are taken", elem_id="preset")
             with gr.Group():
-                step = gr.Slider(0, len(CONTEXTS) - 1, step_of(131072), step=1, buttons=[],
+                step = gr.Slider(0, len(common.CONTEXTS) - 1, common.step_of(131072), step=1, buttons=[],
                                  label="Context: drag, from 1k to 1M tokens", elem_id="context-step",
                                  elem_classes="no-number")
                 context = gr.Textbox(first["context"], label="Context in tokens", elem_id="context", max_length=40,
@@ -248,12 +242,12 @@ def build(demo: gr.Blocks) -> None:
     inputs = [before, *controls.values()]
 
     def dragged(position, before, preset, _, *rest):
-        tokens = f"{CONTEXTS[int(position)]:,}"
+        tokens = f"{common.CONTEXTS[int(position)]:,}"
         return tokens, *draw(before, preset, tokens, *rest)
 
     def typed(before, preset, context, *rest):
         out = draw(before, preset, context, *rest)
-        return gr.skip() if out[0] else step_of(accounting.parse_tokens(context)), *out
+        return gr.skip() if out[0] else common.step_of(accounting.parse_tokens(context)), *out
 
     def chosen(before, preset, context, bits, batch, *_):
         own = sizes(preset)
@@ -264,7 +258,7 @@ def build(demo: gr.Blocks) -> None:
         said, *rest = draw(None, *values.values())
         if said:  # show the model as it is, greyed, under the sentence that says why not what was asked for
             _, *rest = draw(None, *(values | sizes(values["preset"])).values())
-        position = step_of(accounting.parse_tokens(values["context"]))
+        position = common.step_of(accounting.parse_tokens(values["context"]))
         return *values.values(), position, said or common.notice(problem, note=True), *rest
 
     step.input(dragged, [step, *inputs], [context, *outputs], api_name="kv_cache_context", **common.FIGURES)

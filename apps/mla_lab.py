@@ -225,7 +225,7 @@ def build(demo: gr.Blocks) -> None:
             preset = gr.Dropdown(presets.names(), value=START, label="Model, whose sizes are taken", elem_id="preset")
             sliders = {name: common.whole_slider(name, first[name], spec) for name, spec in SIZES.items()}
             with gr.Group():
-                step = gr.Slider(0, len(kv_cache.CONTEXTS) - 1, kv_cache.step_of(131072), step=1, buttons=[],
+                step = gr.Slider(0, len(common.CONTEXTS) - 1, common.step_of(131072), step=1, buttons=[],
                                  label="Context: drag, from 1k to 1M tokens", elem_id="context-step",
                                  elem_classes="no-number")
                 context = gr.Textbox(first["context"], label="Context in tokens", elem_id="context", max_length=40,
@@ -259,12 +259,12 @@ def build(demo: gr.Blocks) -> None:
     outputs, inputs = [notice, bars, weights, lines, text, table, before], [before, *controls.values()]
 
     def dragged(position, before, preset, _, *rest):
-        tokens = f"{kv_cache.CONTEXTS[int(position)]:,}"
+        tokens = f"{common.CONTEXTS[int(position)]:,}"
         return tokens, *draw(before, preset, tokens, *rest)
 
     def typed(before, preset, context, *rest):
         out = draw(before, preset, context, *rest)
-        return gr.skip() if out[0] else kv_cache.step_of(accounting.parse_tokens(context)), *out
+        return gr.skip() if out[0] else common.step_of(accounting.parse_tokens(context)), *out
 
     def chosen(before, preset, context, counted, tokens, *_):
         own = sizes(preset)
@@ -275,7 +275,7 @@ def build(demo: gr.Blocks) -> None:
         said, *rest = draw(None, *values.values())
         if said:  # show the model as it is, greyed, under the sentence that says why not what was asked for
             _, *rest = draw(None, *(values | sizes(values["preset"]) | {"tokens": 1}).values())
-        position = kv_cache.step_of(accounting.parse_tokens(values["context"]))
+        position = common.step_of(accounting.parse_tokens(values["context"]))
         return *values.values(), position, said or common.notice(problem, note=True), *rest
 
     step.input(dragged, [step, *inputs], [context, *outputs], api_name="mla_context", **common.FIGURES)
