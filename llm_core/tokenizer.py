@@ -50,8 +50,9 @@ class Tokenizer:
 
     name; vocab_size: how many ids there are, 0 to vocab_size - 1; end_of_text: the id that ends a document, or None;
     pattern: how a text is cut into words; special: name -> id of the tokens that no text becomes.
-    A byte that has no token is left out of a text's ids. (Of ours, only SmolLM2's vocabulary lacks some, 21 that it
-    never met: control characters, and bytes that no assigned character has. llama.cpp leaves them out too.)
+    A byte that has no token is left out of its word before the word's bytes are merged, as Hugging Face's tokenizers do.
+    (Of ours, only SmolLM2's vocabulary lacks some, 21 that it never met: control characters, and bytes that no assigned
+    character has.)
     """
 
     def __init__(self, name: str, ranks: dict[bytes, int], end_of_text: int | None = None, *,
@@ -61,9 +62,9 @@ class Tokenizer:
             special = {} if end_of_text is None else {END_OF_TEXT: end_of_text}
         self.pattern, self.special = pattern, special
         self.vocab_size = len(ranks) + len(special)
-        # tiktoken panics on a byte without a rank: these get ids above the vocabulary, which encode drops.
+        # tiktoken panics on a byte without a rank: these get ids above the vocabulary, which encode never gives.
         unmet = [byte for byte in map(bytes, zip(range(256))) if byte not in ranks]
-        self._lacks_bytes = bool(unmet)
+        self._unmet = b"".join(unmet)
         every = {**ranks, **{byte: id for id, byte in enumerate(unmet, start=self.vocab_size)}}
         self._words = regex.compile(pattern)
         self._encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=every, special_tokens=special,
@@ -84,7 +85,11 @@ class Tokenizer:
             ids += self._encoding.encode_ordinary(text[start:cut])
             start = cut
         ids += self._encoding.encode_ordinary(text[start:])
-        return [id for id in ids if id < self.vocab_size] if self._lacks_bytes else ids
+        return ids if not self._unmet or max(ids, default=0) < self.vocab_size else self._encode_met(text)
+
+    def _encode_met(self, text: str) -> list[int]:
+        words = (word.encode("utf-8").translate(None, delete=self._unmet) for word in self._words.findall(text))
+        return [id for word in words if word for id in self._encoding._encode_single_piece(word)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids. A character that lacks some of its bytes shows as U+FFFD. ValueError for unknown ids."""

@@ -61,7 +61,7 @@ def reference():
     return tokenizer
 
 
-AWKWARD = ["", " ", "a  b", "in 1984  7", "x\n\n 42\t", "it's DON'T we'll'5", "3.14", "\n1", " \n", "a\x04b",
+AWKWARD = ["", " ", "a  b", "in 1984  7", "x\n\n 42\t", "it's DON'T we'll'5", "3.14", "\n1", " \n", "a\x04b", "[\x06:",
            "²½ ٣", "naïve café", "日本語",
            "👩‍👩‍👧‍👦!", "e\u0301", "\u00a0\u2003x", "x \r\n y", "def f(x):\n    return x+1"]
 
