@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from llm_core.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -12,13 +16,17 @@ class FeedForward(nn.Module):
     def __init__(self, d_model: int, d_ff: int, activation: str, bias: bool = False):
         super().__init__()
         if activation == "swiglu":
-            self.gate = nn.Linear(d_model, d_ff, bias=bias)
-        self.up = nn.Linear(d_model, d_ff, bias=bias)
-        self.down = nn.Linear(d_ff, d_model, bias=bias)
+            self.gate = Linear(d_model, d_ff, bias=bias)
+        self.up = Linear(d_model, d_ff, bias=bias)
+        self.down = Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""
         if self.activation == "swiglu":
-            return self.down(F.silu(self.gate(x)) * self.up(x))
+            gate, up = self._read(x)
+            return self.down(F.silu(gate) * up)
         return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+    def _read(self, x: Tensor) -> Sequence[Tensor]:
+        return self.gate(x), self.up(x)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from llm_core.attention.grouped import GroupedAttention
 from llm_core.attention.latent import LatentAttention
 from llm_core.config import GroupedAttentionConfig, LatentAttentionConfig, ModelConfig
+from llm_core.linear import Linear
 from llm_core.model import LanguageModel
 from llm_core.validation import whole
 
@@ -121,7 +122,7 @@ def _latent_layer(config: ModelConfig, old: GroupedAttention, basis: Tensor, wei
     if old.v_proj.bias is None and old.o_proj.bias is None:
         new.o_proj = old.o_proj
     else:
-        new.o_proj = nn.Linear(H * d, config.d_model)
+        new.o_proj = Linear(H * d, config.d_model)
         new.o_proj.weight, new.o_proj.bias = old.o_proj.weight, nn.Parameter(_moved_bias(old))
     return new
 

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from llm_core.block import Block
 from llm_core.cache import Cache
 from llm_core.config import ModelConfig
+from llm_core.linear import Linear, linear
 from llm_core.moe import Experts, Router, Routing
 from llm_core.mtp import Ahead, MTPModule
 from llm_core.norms import build_norm
@@ -56,7 +56,7 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = build_norm(config.norm, config.d_model, config.norm_eps)
         if not config.tie_embeddings:
-            self.output_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+            self.output_head = Linear(config.d_model, config.vocab_size, bias=False)
         self.mtp = nn.ModuleList(MTPModule(config) for _ in range(config.n_mtp_modules))
         self.apply(self._initialise)
 
@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
 
     def _head(self, normed: Tensor) -> Tensor:
         """A tied head is the token embedding, used backwards."""
-        return F.linear(normed, self.token_embedding.weight) if self.config.tie_embeddings else self.output_head(normed)
+        return linear(normed, self.token_embedding.weight) if self.config.tie_embeddings else self.output_head(normed)
 
     def predict_ahead(self, hidden: Tensor, token_ids: Tensor, depth: int | None = None) -> list[Ahead]:
         """What the MTP modules guess when the text itself is known, as in training: one Ahead for each depth k = 1, 2 …

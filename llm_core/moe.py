@@ -6,6 +6,7 @@ Shapes: N tokens (all of a batch in one row), D width, E routed experts, K chose
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from llm_core.config import ModelConfig, MoEConfig
 from llm_core.feed_forward import FeedForward
+from llm_core.linear import linear
 
 
 @dataclass
@@ -43,8 +45,10 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> Routing:
         """x [N, D] -> Routing"""
-        with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(x.float(), self.weight.float())  # [N, E]
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x.float())
+        logits = F.linear(x.float(), self.weight.float())  # [N, E]
         scores = logits.softmax(dim=-1) if self.moe.scoring == "softmax" else logits.sigmoid()
         selection = scores if self.selection_bias is None else scores + self.selection_bias
         experts = self._open_groups_only(selection).topk(self.moe.n_experts_per_token, dim=-1).indices  # [N, K]
@@ -89,15 +93,31 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x [N, D] -> [N, D]: each token's chosen experts, weighted and summed. No token is ever dropped."""
-        n_experts, k = len(self.gate), routing.experts.shape[1]
-        chosen = routing.experts.flatten()  # [N * K]
+        expert = self._networks()
+        if len(x) == 1:  # a token that is decoded: there is nothing to sort
+            out = torch.cat([expert(e, x) for e in routing.experts[0].tolist()])  # [K, D]
+            return (out * routing.weights.T).sum(dim=0, keepdim=True).to(x.dtype)
+        chosen, k = routing.experts.flatten(), routing.experts.shape[1]  # [N * K]
         order = chosen.argsort(stable=True)  # places of expert 0, then of expert 1, …
         token = order // k  # the token each place belongs to
-        share = x[token].split(chosen.bincount(minlength=n_experts).tolist())  # E pieces [n_e, D]
-        networks = zip(share, self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
-        out = [F.linear(F.silu(F.linear(t, g)) * F.linear(t, u), d) for t, g, u, d in networks if len(t)]
-        out = torch.cat(out) * routing.weights.flatten()[order, None]  # [N * K, D]
+        places = chosen.bincount(minlength=routing.scores.shape[1]).tolist()
+        used = [e for e, n in enumerate(places) if n]
+        shares = x[token].split([places[e] for e in used])  # a piece [n_e, D] for each expert in use
+        out = torch.cat([expert(e, share) for e, share in zip(used, shares, strict=True)])
+        out = out * routing.weights.flatten()[order, None]  # [N * K, D]
         return torch.zeros_like(x, dtype=out.dtype).index_add(0, token, out).to(x.dtype)
+
+    def _networks(self) -> Callable[[int, Tensor], Tensor]:
+        """A function of an expert's number and its tokens [n, D], to what it makes of them [n, D].
+
+        Where a gradient is wanted the stacks are taken apart at once: of matrices picked one by one, each would get a
+        gradient as large as the whole stack.
+        """
+        stacks = self.gate, self.up, self.down
+        if torch.is_grad_enabled() and any(stack.requires_grad for stack in stacks):
+            stacks = [stack.unbind() for stack in stacks]
+        gate, up, down = stacks
+        return lambda e, x: linear(F.silu(linear(x, gate[e])) * linear(x, up[e]), down[e])
 
 
 class MoE(nn.Module):

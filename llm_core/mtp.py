@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from llm_core.block import Block
 from llm_core.cache import LayerCache
 from llm_core.config import ModelConfig
+from llm_core.linear import Linear
 from llm_core.moe import Routing
 from llm_core.norms import build_norm
 
@@ -60,7 +61,7 @@ class MTPModule(nn.Module):
         super().__init__()
         self.enorm = build_norm(config.norm, config.d_model, config.norm_eps)  # e: of the embedding
         self.hnorm = build_norm(config.norm, config.d_model, config.norm_eps)  # h: of the hidden state
-        self.eh_proj = nn.Linear(2 * config.d_model, config.d_model, bias=False)
+        self.eh_proj = Linear(2 * config.d_model, config.d_model, bias=False)
         self.block = Block(config, config.n_layers if config.moe else 0)  # built as a layer behind the model's last
         self.final_norm = build_norm(config.norm, config.d_model, config.norm_eps)
 

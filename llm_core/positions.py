@@ -64,14 +64,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:
 
     layout "interleaved" pairs neighbours (0, 1), (2, 3) …; "halves" pairs (0, R/2), (1, R/2 + 1) …
     """
-    cos, sin = cos[:, None, :], sin[:, None, :]  # the same for every head: [T, 1, R / 2]
+    wide = x if x.dtype == torch.float64 else x.float()
+    a, b = (wide[..., 0::2], wide[..., 1::2]) if layout == "interleaved" else wide.chunk(2, dim=-1)
+    # To turn (a, b) is to multiply a + ib by cos + i sin: a cos - b sin, and a sin + b cos.
+    turned = torch.complex(a, b) * torch.complex(cos, sin)[:, None]  # the same for every head: [T, 1, R / 2]
     if layout == "interleaved":
-        a, b = x[..., 0::2], x[..., 1::2]
-    else:
-        a, b = x.chunk(2, dim=-1)
-    turned = (a * cos - b * sin, a * sin + b * cos)
-    out = torch.stack(turned, dim=-1).flatten(-2) if layout == "interleaved" else torch.cat(turned, dim=-1)
-    return out.to(x.dtype)
+        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+    return torch.cat([turned.real, turned.imag], dim=-1).to(x.dtype)
 
 
 def softmax_scale(config: ModelConfig) -> float:

@@ -50,9 +50,9 @@ class Tokenizer:
 
     name; vocab_size: how many ids there are, 0 to vocab_size - 1; end_of_text: the id that ends a document, or None;
     pattern: how a text is cut into words; special: name -> id of the tokens that no text becomes.
-    A byte that has no token is left out of its word before the word's bytes are merged, as Hugging Face's tokenizers do.
-    (Of ours, only SmolLM2's vocabulary lacks some, 21 that it never met: control characters, and bytes that no assigned
-    character has.)
+    A byte that has no token is left out of its word before the word's bytes are merged, as Hugging Face's tokenizers
+    do it. (Of ours, only SmolLM2's vocabulary lacks some, 21 that it never met: control characters, and bytes that no
+    assigned character has.)
     """
 
     def __init__(self, name: str, ranks: dict[bytes, int], end_of_text: int | None = None, *,

@@ -68,7 +68,7 @@ def test_one_layer_is_the_same_both_ways_to_1e_5(q_lora_rank):
     torch.testing.assert_close(out[True], out[False], atol=1e-5, rtol=0)
 
 
-def test_single_cached_tokens_take_the_absorbed_way():
+def test_few_tokens_behind_cached_ones_take_the_absorbed_way():
     """Seen by the work: naive calls kv_up as a layer, absorbed reads its weight."""
     model, ids = build("MLA"), some_ids(1, 6)
     calls = []
@@ -78,7 +78,10 @@ def test_single_cached_tokens_take_the_absorbed_way():
     model(ids, cache)
     assert len(calls) == 3
     model(ids[:, :1], cache)
+    model(ids[:, :3], cache)  # guesses to check
     assert len(calls) == 3
+    model(torch.cat([ids, ids], dim=1), cache)
+    assert len(calls) == 6
 
 
 def test_the_rope_key_is_one_for_all_heads():

@@ -69,20 +69,19 @@ def test_flops_are_what_torch_counts(config, seed, tokens, cached, absorbed):
     attention takes torch's "math" way here, which is made of matrix products. Some things are brought into line:
     - that way multiplies all tokens with all and then throws the future away; the formula counts causal pairs only. A
       pair costs the same in both, so the attention part is scaled by the number of pairs.
-    - einsum, which absorbs kv_up, turns a product over a single number into a multiplication that is not counted: so
-      absorbed only where the latent and the nope part are wider than that.
+    - where no gradient is wanted, some products are made in ways that are not counted (linear.py): so one is.
     - values narrower than keys are padded with zeros for the kernel (attention/causal.py), and the counter counts the
-      zeros. The formula does not.
+      zeros. The formula does not. (MLA's absorbed way has no part in it: it does without the kernel.)
     - embedding lookups, norms, softmax, activations, rope and biases are no products, and neither counts them.
     """
     latent = config.attention.kind == "MLA"
-    absorbed = absorbed and latent and min(config.attention.kv_lora_rank, config.attention.qk_nope_head_dim) > 1
+    absorbed = absorbed and latent
     context = min(tokens + cached, config.max_seq_len)
     tokens = min(tokens, context)
     model, text = build(config, seed), ids(config, 1, context, seed)
     for block in model.blocks if latent else []:
         block.attention.absorbed = absorbed
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH):
         cache = model.new_cache(1)
         if context > tokens:
             model(text[:, :context - tokens], cache)
@@ -92,11 +91,8 @@ def test_flops_are_what_torch_counts(config, seed, tokens, cached, absorbed):
     formula = accounting.forward_flops(config, tokens, context, absorbed)
     pairs = sum(context - tokens + i + 1 for i in range(tokens))
     a_pair = formula.by_part["attention scores and values"] // pairs  # all layers and heads
-    key = value = config.head_dim
-    if latent:
-        c = config.attention
-        key, value = (c.kv_lora_rank + c.qk_rope_head_dim, c.kv_lora_rank) if absorbed else (key, c.v_head_dim)
-    zeros = 2 * config.n_layers * config.attention.n_heads * max(0, key - value)
+    narrower = config.head_dim - config.attention.v_head_dim if latent and not absorbed else 0
+    zeros = 2 * config.n_layers * config.attention.n_heads * max(0, narrower)
     attention = (a_pair + zeros) * tokens * context
     others = formula.total - formula.by_part["attention scores and values"]
     assert counter.get_total_flops() == others + attention

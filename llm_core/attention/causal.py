@@ -36,6 +36,10 @@ def attention_shares(q: Tensor, k: Tensor, scale: float) -> Tensor:
     q [B, H, T, d], k [B, G, S, d], the T being the last of the S tokens -> [B, H, T, S], 0 for what comes later.
     """
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # a key for each query head: [B, H, S, d]
-    scores = q @ k.transpose(-2, -1) * scale  # [B, H, T, S]
-    hidden = ~causal_mask(q.shape[2], k.shape[2], q.device)
-    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+    return without_future(q @ k.transpose(-2, -1) * scale).softmax(dim=-1)  # [B, H, T, S]
+
+
+def without_future(scores: Tensor) -> Tensor:
+    """Scores [..., T, S] with -inf where a token would look at a later one. A single token is the last of all."""
+    T, S = scores.shape[-2:]
+    return scores if T == 1 else scores.masked_fill(~causal_mask(T, S, scores.device), -torch.inf)

@@ -5,11 +5,14 @@ Shapes: B batch, T new tokens, S all tokens (cached and new), H query heads, G k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from llm_core.attention.causal import causal_attention
 from llm_core.cache import LayerCache
 from llm_core.config import ModelConfig
+from llm_core.linear import Linear
 from llm_core.positions import rotate, softmax_scale
 
 
@@ -23,16 +26,15 @@ class GroupedAttention(nn.Module):
         self.rope_layout = config.rope.layout if config.rope else None
         self.scale = softmax_scale(config)
         self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(config.d_model, self.n_heads * self.head_dim, bias=a.qkv_bias)
-        self.k_proj = nn.Linear(config.d_model, self.kv_heads * self.head_dim, bias=a.qkv_bias)
-        self.v_proj = nn.Linear(config.d_model, self.kv_heads * self.head_dim, bias=a.qkv_bias)
-        self.o_proj = nn.Linear(self.n_heads * self.head_dim, config.d_model, bias=a.output_bias)
+        self.q_proj = Linear(config.d_model, self.n_heads * self.head_dim, bias=a.qkv_bias)
+        self.k_proj = Linear(config.d_model, self.kv_heads * self.head_dim, bias=a.qkv_bias)
+        self.v_proj = Linear(config.d_model, self.kv_heads * self.head_dim, bias=a.qkv_bias)
+        self.o_proj = Linear(self.n_heads * self.head_dim, config.d_model, bias=a.output_bias)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, cache: LayerCache | None = None) -> Tensor:
         """x [B, T, D] -> [B, T, D]. rope: cos and sin [T, d / 2] of the new tokens' positions."""
         B, T, _ = x.shape
-        q, k = self._queries_and_keys(x, rope)
-        v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim)
+        q, k, v = self._project(x, rope)
         if cache is not None:
             held = cache.append(k=k, v=v)
             k, v = held["k"], held["v"]  # [B, S, G, d]
@@ -42,13 +44,16 @@ class GroupedAttention(nn.Module):
 
     def queries_and_keys(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """What scores are made of, to look at: q [B, H, T, d] and k [B, G, T, d], turned by their positions."""
-        q, k = self._queries_and_keys(x, rope)
+        q, k, _ = self._project(x, rope)
         return q.transpose(1, 2), k.transpose(1, 2)
 
-    def _queries_and_keys(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    def _project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, T, H, d], k and v [B, T, G, d], q and k turned by their positions."""
         B, T, _ = x.shape
-        q = self.q_proj(x).view(B, T, self.n_heads, self.head_dim)
-        k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim)
+        q, k, v = (t.view(B, T, -1, self.head_dim) for t in self._read(x))
         if rope is not None:
             q, k = rotate(q, *rope, self.rope_layout), rotate(k, *rope, self.rope_layout)
-        return q, k
+        return q, k, v
+
+    def _read(self, x: Tensor) -> Sequence[Tensor]:
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llm_core.attention import LatentAttention
 from llm_core.mistakes.switches import Switches, mistake
 from llm_core.model import LanguageModel
 
@@ -19,11 +20,18 @@ def _top_left(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True)
 
 
+def _top_left_of(scores: Tensor) -> Tensor:
+    """The same for MLA's absorbed way, which makes its scores itself: [..., T, S]."""
+    return scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+
+
 @mistake("cached = uncached", "models that pass is_causal=True to a kernel whose triangle starts at the top left")
 def mask_top_left(switches: Switches, model: LanguageModel):
     """The causal mask starts at the first key: one new token, which should see the whole cache, sees one entry."""
     for block in model.blocks:
         switches.while_running(block.attention, "causal_attention", lambda right, *args: _top_left(*args))
+        if isinstance(block.attention, LatentAttention):
+            switches.while_running(block.attention, "without_future", lambda right, scores: _top_left_of(scores))
 
 
 @mistake("two chunks = one", "models that set is_causal only where more than one token is new")
@@ -34,8 +42,13 @@ def mask_top_left_for_chunks(switches: Switches, model: LanguageModel):
     def attend(right, q, k, v, *args):
         return (_top_left if q.shape[2] > 1 else right)(q, k, v, *args)
 
+    def hide(right, scores):
+        return (_top_left_of if scores.shape[-2] > 1 else right)(scores)
+
     for block in model.blocks:
         switches.while_running(block.attention, "causal_attention", attend)
+        if isinstance(block.attention, LatentAttention):
+            switches.while_running(block.attention, "without_future", hide)
 
 
 @mistake("cached = uncached", "caches that keep one position for all layers", _more_than_one_layer)

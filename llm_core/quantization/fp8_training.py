@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm_core.linear import Linear
 from llm_core.model import LanguageModel
 from llm_core.moe import Experts, Routing
 from llm_core.quantization.fp8 import ACTIVATION_TILE, WEIGHT_BLOCK, dequantize_tiles, get_format, quantize_tiles
@@ -107,7 +108,7 @@ def train_in_fp8(model: LanguageModel, recipe: Recipe = V3) -> LanguageModel:
     """
     copied = copy.deepcopy(model)
     for name, module in copied.named_modules():
-        if type(module) is nn.Linear and name.rpartition(".")[2] not in KEPT:
+        if type(module) in (nn.Linear, Linear) and name.rpartition(".")[2] not in KEPT:
             module.__class__ = Fp8Linear
         elif type(module) is Experts:
             module.__class__ = Fp8Experts
