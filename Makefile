@@ -64,9 +64,8 @@ browser: $(STAMP)
 lab: $(STAMP)  ## the lessons in JupyterLab
 	$(PY) -m jupyter lab --ServerApp.root_dir=course $(ARGS)
 
-bench: $(STAMP)  ## measured speeds
-	@if [ -d tests/benchmarks ]; then set -x; $(PYTEST) tests/benchmarks -s; \
-	else echo "No benchmarks yet: there is no folder tests/benchmarks/."; fi
+bench: $(STAMP)  ## measured speeds, beside transformers, on a machine that does nothing else
+	$(PY) -m tests.benchmarks $(ARGS)
 
 retrain: $(STAMP)  ## train every shipped model again, which takes hours
 	$(PY) -m llm_core.training --retrain-all

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import gradio as gr
 
 from apps import (
@@ -35,12 +37,12 @@ def offering() -> tuple:
 
 
 def build() -> gr.Blocks:
-    with starting.blocks(home.TITLE) as demo:
+    with starting.more_to_come(), starting.blocks(home.TITLE) as demo:
         gr.Navbar(main_page_name=home.TITLE)
         home.build(demo)
         endpoints.add(demo, offering())
     for page in PAGES:
-        with demo.route(page.TITLE, page.PATH):
+        with nullcontext() if page is PAGES[-1] else starting.more_to_come(), demo.route(page.TITLE, page.PATH):
             page.build(demo)
     return demo
 

@@ -7,10 +7,12 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 import gradio as gr
 
@@ -23,6 +25,14 @@ CLASS = "COURSE_CLASS"  # set to 1, in the environment or by --class: many share
 
 def blocks(title: str) -> gr.Blocks:
     return gr.Blocks(title=COURSE if title == COURSE else f"{title} · {COURSE}", analytics_enabled=False)
+
+
+@contextmanager
+def more_to_come() -> Iterator[None]:
+    """Around a page that is not the site's last. Gradio makes its whole application anew at the end of each page, which
+    for fifteen pages takes seconds; here it is made at the end of the last one."""
+    with patch.object(gr.blocks.App, "create_app"), patch.object(gr.Blocks, "get_config_file"):
+        yield
 
 
 def theme() -> gr.themes.Base:
@@ -42,7 +52,8 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     OSError with one sentence if the address cannot be had.
     """
     _check_address(host, port)
-    demo.queue(max_size=64, default_concurrency_limit=2)
+    with more_to_come():
+        demo.queue(max_size=64, default_concurrency_limit=2)
     demo.launch(
         server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, run_history=False,
         enable_monitoring=False, allowed_paths=[], footer_links=["settings"], theme=theme(), css_paths=[STYLE],

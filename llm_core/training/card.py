@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,8 +17,10 @@ from llm_core.model import LanguageModel
 from llm_core.pretrained.store import load_weights, save_weights
 from llm_core.sampling import Sampler
 from llm_core.training.evaluate import bits_per_byte, second_token
-from llm_core.training.loop import Result
 from llm_core.training.recipe import Recipe
+
+if TYPE_CHECKING:  # importing the loop takes a second that the site does not have
+    from llm_core.training.loop import Result
 
 PROMPTS = ("ROMEO:\n", "A true friend", "The king is dead")
 SAMPLE_TOKENS, TEMPERATURE, TOP_K, SAMPLE_SEED = 80, 0.8, 50, 1

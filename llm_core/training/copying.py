@@ -25,7 +25,6 @@ from llm_core.config import FeedForwardConfig, GroupedAttentionConfig, ModelConf
 from llm_core.model import LanguageModel
 from llm_core.pretrained import FOLDER
 from llm_core.pretrained.store import load_weights, save_weights
-from llm_core.training.loop import build_optimizer, train_step
 from llm_core.training.recipe import Recipe
 
 KEYS, NOISE = 24, 16  # ids: 24 keys, then 24 values, then 16 that mean nothing
@@ -82,6 +81,8 @@ def answers(model: Callable[[Tensor], Tensor], ids: Tensor, targets: Tensor) -> 
 def train(seed: int = RECIPE.seed, stages=STAGES, last: Recipe = RECIPE, most: int = MOST, report=print
           ) -> tuple[LanguageModel, list[dict], float]:
     """The trained model, its curve (step, length of the texts, mean loss of 20 steps, in nats), and the seconds."""
+    from llm_core.training.loop import build_optimizer, train_step  # late: takes a second that the site does not have
+
     torch.manual_seed(seed)
     model = LanguageModel(CONFIG).train()
     optimizer, began, step, curve = build_optimizer(model, last), time.perf_counter(), 0, []
