@@ -29,8 +29,8 @@ def blocks(title: str) -> gr.Blocks:
 
 @contextmanager
 def more_to_come() -> Iterator[None]:
-    """Around a page that is not the site's last. Gradio makes its whole application anew at the end of each page, which
-    for fifteen pages takes seconds; here it is made at the end of the last one."""
+    """Around a page that is not the last step. Gradio makes its whole application anew at the end of each page, when it
+    is told of the queue, and when it is launched, which for fifteen pages takes seconds; once is enough."""
     with patch.object(gr.blocks.App, "create_app"), patch.object(gr.Blocks, "get_config_file"):
         yield
 
@@ -94,7 +94,9 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
             raise ValueError("--mcp needs the package mcp, which is not installed; this installs it: "
                              'python -m pip install -c constraints.txt -e ".[mcp]"')
         _check_address(given.host, port)  # before the pages are built, which takes seconds
-        launch(build(), given.host, port, mcp, prepare)
+        with more_to_come():  # launch makes the application
+            demo = build()
+        launch(demo, given.host, port, mcp, prepare)
     except (ValueError, OSError) as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL, MIDDLE, LARGE = 2**13, 2**17, 2**18  # numbers of weights; where the ways cross, on two cores
+SMALL, MIDDLE, LARGE = 2**15, 2**16, 2**18  # numbers of weights; where the ways cross, on two cores
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
@@ -53,7 +53,7 @@ def by_head(x: Tensor, weight: Tensor) -> Tensor:
 class _PerThread(threading.local):
     def __init__(self):
         with torch.inference_mode(False):  # else it could be written in inference mode only
-            self.products = torch.empty(LARGE)
+            self.products = torch.empty(LARGE, dtype=torch.float32, device="cpu")
 
 
 _here = _PerThread()

@@ -27,6 +27,9 @@ class Routing:
     scores: Tensor
 
 
+FEW = 4  # so few tokens hardly share an expert, and sorting them costs more than it brings
+
+
 class Router(nn.Module):
     """Scores every expert for every token, and picks K.
 
@@ -48,7 +51,7 @@ class Router(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.float())
-        logits = F.linear(x.float(), self.weight.float())  # [N, E]
+        logits = linear(x.float(), self.weight.float())  # [N, E]
         scores = logits.softmax(dim=-1) if self.moe.scoring == "softmax" else logits.sigmoid()
         selection = scores if self.selection_bias is None else scores + self.selection_bias
         experts = self._open_groups_only(selection).topk(self.moe.n_experts_per_token, dim=-1).indices  # [N, K]
@@ -94,9 +97,10 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x [N, D] -> [N, D]: each token's chosen experts, weighted and summed. No token is ever dropped."""
         expert = self._networks()
-        if len(x) == 1:  # a token that is decoded: there is nothing to sort
-            out = torch.cat([expert(e, x) for e in routing.experts[0].tolist()])  # [K, D]
-            return (out * routing.weights.T).sum(dim=0, keepdim=True).to(x.dtype)
+        if len(x) <= FEW:
+            out = [expert(e, x[i:i + 1]) for i, chosen in enumerate(routing.experts.tolist()) for e in chosen]
+            out = torch.cat(out).view(*routing.weights.shape, -1) * routing.weights[..., None]  # [N, K, D]
+            return out.sum(dim=1).to(x.dtype)
         chosen, k = routing.experts.flatten(), routing.experts.shape[1]  # [N * K]
         order = chosen.argsort(stable=True)  # places of expert 0, then of expert 1, …
         token = order // k  # the token each place belongs to

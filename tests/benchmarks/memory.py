@@ -9,6 +9,7 @@ import torch
 
 from llm_core import LanguageModel, presets, stream
 from llm_core.accounting import cache_bytes
+from llm_core.config import FeedForwardConfig, GroupedAttentionConfig
 
 TOKENS = 4096
 
@@ -21,7 +22,9 @@ def resident(which: str) -> int:
 
 def main() -> None:
     torch.manual_seed(0)
-    config = presets.get("gpt-mini").replace(d_model=512, n_layers=4, max_seq_len=TOKENS + 1024)
+    config = presets.get("gpt2").replace(d_model=512, n_layers=4, attention=GroupedAttentionConfig(8),
+                                         feed_forward=FeedForwardConfig(512, "gelu"), vocab_size=2048,
+                                         max_seq_len=TOKENS + 1024)
     model = LanguageModel(config).eval()
     for _ in stream(model, [1, 2, 3], 300):  # what is made once is made now
         pass

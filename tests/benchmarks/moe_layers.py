@@ -11,6 +11,7 @@ from torch import Tensor
 from llm_core import presets
 from llm_core.config import MoEConfig
 from llm_core.moe import MoE
+from llm_core.stacked import stack_for_decoding
 from tests.benchmarks.measuring import bandwidth, interleaved, peak
 from tests.benchmarks.results import Row
 
@@ -38,12 +39,13 @@ def masked(moe: MoE, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def rows() -> Iterator[Row]:
-    layers = {n: layer(n) for n in (16, 64, 256)}
+    plain = {n: layer(n) for n in (16, 64, 256)}
+    layers = {n: stack_for_decoding(moe) for n, moe in plain.items()}
     x = torch.randn(1, TOKENS, WIDTH)
-    theirs = masked(layers[64], x[0])
+    theirs = masked(plain[64], x[0])
     assert (layers[64](x)[0][0] - theirs).abs().max() < 1e-4 * theirs.abs().max()
     calls = {f"sorted {n}": lambda moe=moe: moe(x) for n, moe in layers.items()}
-    calls["masked 64"] = lambda: masked(layers[64], x[0])
+    calls["masked 64"] = lambda: masked(plain[64], x[0])
     calls |= {f"one {n}": lambda moe=moe: [moe(x[:, i:i + 1]) for i in range(50)] for n, moe in layers.items()}
     t = interleaved(calls, rounds=15)
     ms = {name: 1000 * seconds for name, seconds in t.items()}

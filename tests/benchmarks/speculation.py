@@ -10,6 +10,7 @@ from llm_core import data, generate, load_pretrained
 from llm_core.draft_cost import draft_cost, tally
 from llm_core.drafts import MTPDraft
 from llm_core.speculative import speculate
+from llm_core.stacked import stack_for_decoding
 from tests.benchmarks.measuring import interleaved
 from tests.benchmarks.results import Row
 
@@ -27,6 +28,7 @@ def rows() -> Iterator[Row]:
 
 def _rows() -> Iterator[Row]:
     mini, tokenizer = load_pretrained("deepseek-mini")
+    mini = stack_for_decoding(mini)
     ids = tokenizer.encode("\n".join(data.shakespeare().held_out))
     prompts = [ids[start:start + 64] for start in range(0, TEXTS * 300, 300)]
     plain = [generate(mini, prompt, TOKENS)[0].tolist() for prompt in prompts]
