@@ -4,10 +4,11 @@
 
   // Plotly is large. The first chart asks for it, when the page's text stands there already.
   function plotly() {
-    asked ??= new Promise((done) => requestAnimationFrame(() => setTimeout(() => {
+    asked ??= new Promise((done, failed) => requestAnimationFrame(() => setTimeout(() => {
       const script = document.createElement("script");
       script.src = "PLOTLY";
       script.onload = done;
+      script.onerror = () => { asked = undefined; failed(); };
       document.head.append(script);
     })));
     return asked;
@@ -28,8 +29,15 @@
       }
       const { data, layout } = JSON.parse(figure);
       place.style.minHeight = `${layout.height}px`;  // so that nothing jumps when the chart comes
-      await plotly();
+      try {
+        await plotly();
+      } catch {
+        place.textContent = "The chart cannot be drawn: the server did not give Plotly's script. Is it still running? "
+          + "Load the page again.";
+        return;
+      }
       if (figure !== props.value) return;  // a newer one has come meanwhile
+      if (!shown) place.textContent = "";
       shown = figure;
       width = place.offsetWidth;
       await Plotly.react(place, data, { ...layout, width }, { displaylogo: false });

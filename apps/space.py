@@ -26,7 +26,8 @@ import os
 from apps import site, starting
 
 # The hub reaches the program from outside its container, at these.
-starting.launch(site.build(), os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("PORT", 7860)))
+starting.launch(site.build(), os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("PORT", 7860)),
+                prepare=site.prepare)
 '''
 
 

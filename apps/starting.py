@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import socket
 import sys
@@ -20,6 +21,9 @@ from apps import chart
 
 STYLE = Path(__file__).with_name("style.css")
 COURSE = "Build DeepSeek from scratch"
+AUTH = "COURSE_AUTH"  # NAME:PASSWORD in the environment, where a list of processes does not show it
+OPEN = ("Whoever can reach this address can use the site, and this computer's time with it. "
+        "--auth NAME:PASSWORD asks them for a password.")
 CLASS = "COURSE_CLASS"  # set to 1, in the environment or by --class: many share this computer
 
 
@@ -45,9 +49,9 @@ def theme() -> gr.themes.Base:
 
 
 def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool = False,
-           prepare: Callable[[], None] | None = None) -> None:
+           prepare: Callable[[], None] | None = None, auth: tuple[str, str] | None = None) -> None:
     """Serve until interrupted, with mcp=True the functions for programs as tools of MCP too. `prepare` is called beside
-    that once the site answers.
+    that once the site answers. auth: the name and the password that visitors are asked for.
 
     OSError with one sentence if the address cannot be had.
     """
@@ -57,7 +61,7 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     demo.launch(
         server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, run_history=False,
         enable_monitoring=False, allowed_paths=[], footer_links=["settings"], theme=theme(), css_paths=[STYLE],
-        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb", head=chart.script())
+        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb", head=chart.script(), auth=auth)
     chart.serve_plotly(demo.app)
     if mcp:
         from apps import endpoints  # which imports this module
@@ -82,6 +86,8 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
                             help="also serve the functions for programs as tools of the Model Context Protocol")
     parser.add_argument("--class", dest="for_a_class", action="store_true",
                         help="for a class that shares this computer: training runs are kept short")
+    parser.add_argument("--auth", default=os.environ.get(AUTH), metavar="NAME:PASSWORD",
+                        help=f"ask visitors for this name and password; may stand in the environment as {AUTH}")
     try:
         given = parser.parse_args(arguments)
         if given.for_a_class:
@@ -93,14 +99,35 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
         if mcp and find_spec("mcp") is None:
             raise ValueError("--mcp needs the package mcp, which is not installed; this installs it: "
                              'python -m pip install -c constraints.txt -e ".[mcp]"')
+        auth = _name_and_password(given.auth)
+        if auth and mcp:
+            raise ValueError("--auth and --mcp do not go together: assistants cannot fill in the page that asks for a "
+                             "password; put a proxy with a password before the server")
         _check_address(given.host, port)  # before the pages are built, which takes seconds
         with more_to_come():  # launch makes the application
             demo = build()
-        launch(demo, given.host, port, mcp, prepare)
+        if not auth and not _is_loopback(given.host):
+            print(OPEN, file=sys.stderr, flush=True)
+        launch(demo, given.host, port, mcp, prepare, auth)
     except (ValueError, OSError) as problem:
         print(problem, file=sys.stderr)
         return 2
     return 0
+
+
+def _name_and_password(given: str | None) -> tuple[str, str] | None:
+    """ValueError without either of them; what was given is not repeated, as it may hold a password."""
+    if given is None:
+        return None
+    name, _, password = given.partition(":")
+    if not name or not password:
+        raise ValueError("--auth must be a name and a password with a colon between them, as in class:secret")
+    return name, password
+
+
+def _is_loopback(host: str) -> bool:
+    addresses = {info[4][0].partition("%")[0] for info in socket.getaddrinfo(host, None)}
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
 def for_a_class() -> bool:

@@ -36,6 +36,20 @@ def test_a_chart_follows_the_width_of_the_window(page, site):
     }""")
 
 
+def test_a_chart_without_its_script_says_so(chromium, site):
+    page = chromium.new_page()
+    page.route("**/plotly-*.min.js", lambda route: route.abort())
+    page.goto(f"{site}/kv-cache")
+    page.get_by_text("The chart cannot be drawn").first.wait_for()
+    assert page.locator("#table td").count() > 3  # all else is there
+    page.unroute("**/plotly-*.min.js")
+    page.locator("#context-step input[type=range]").focus()
+    page.keyboard.press("ArrowLeft")  # the next figure asks for it again
+    page.locator("#lines .chart.drawn .main-svg").first.wait_for()
+    assert "cannot be drawn" not in page.locator("#lines").inner_text()
+    page.close()
+
+
 def test_plotly_comes_from_the_site_and_is_the_one_of_the_figures(site):
     def fetched(**headers):
         request = urllib.request.Request(f"{site}/{chart.PLOTLY}", headers=headers)

@@ -4,12 +4,13 @@ import re
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import ROOT, has_no_sideways_scroll, numbers, serve, stop, table_cells
+from conftest import ROOT, free_port, has_no_sideways_scroll, numbers, serve, stop, table_cells
 
 from apps import common, home, starting
 from apps import site as whole_site
@@ -75,6 +76,45 @@ def test_a_page_also_starts_alone(new_page):
         page.goto("about:blank")  # before the server goes, whose end the page would report as an error
     finally:
         stop(process)
+
+
+def test_a_name_and_a_password_are_asked_for(new_page):
+    process, address = serve("--auth", "class:se:cret")
+    try:
+        for path in ("/config", "/gradio_api/info"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(address + path)
+        page = new_page()
+        page.goto(address)
+        assert page.get_by_role("slider").count() == 0
+        page.get_by_label("username").fill("class")
+        page.get_by_label("password").fill("se:cret")
+        page.get_by_role("button", name="Login").click()
+        page.get_by_role("link", name="KV cache").first.wait_for()
+        page.goto(f"{address}/kv-cache")
+        page.locator("#lines .chart.drawn").wait_for()
+        page.goto("about:blank")
+    finally:
+        printed = stop(process)
+    assert "Traceback" not in printed and "cret" not in printed
+
+
+@pytest.mark.parametrize("given", ["class", "class:", ":secret", ""])
+def test_half_a_password_is_not_taken_nor_repeated(given, capsys):
+    assert starting.serve(lambda: pytest.fail("must not be built"), "apps", "", ["--auth", given]) == 2
+    assert capsys.readouterr().err == ("--auth must be a name and a password with a colon between them, "
+                                       "as in class:secret\n")
+
+
+@pytest.mark.parametrize("host, auth, warns", [("0.0.0.0", None, True), ("0.0.0.0", "a:b", False),
+                                               ("127.0.0.1", None, False), ("localhost", None, False)])
+def test_an_open_address_is_warned_of(host, auth, warns, capsys, monkeypatch):
+    launched = []
+    monkeypatch.setattr(starting, "launch", lambda *given: launched.append(given[-1]))
+    monkeypatch.setenv(starting.AUTH, auth) if auth else monkeypatch.delenv(starting.AUTH, raising=False)
+    assert starting.serve(lambda: None, "apps", "", ["--host", host, "--port", str(free_port())]) == 0
+    assert (starting.OPEN in capsys.readouterr().err) is warns
+    assert launched == [("a", "b") if auth else None]
 
 
 def test_a_port_in_use_is_said_in_one_sentence():
