@@ -17,7 +17,7 @@ PYTEST := $(TEST_ENV) $(PY) -m pytest
 TWO_PROCESSES := -n 2 --dist loadscope
 UNIT_TESTS := tests --ignore=tests/apps --ignore=tests/benchmarks
 
-.PHONY: help app test test-fast test-long lint unit lessons browser lab bench retrain clean
+.PHONY: help app test test-fast test-long lint unit lessons browser lab bench load retrain clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -66,6 +66,9 @@ lab: $(STAMP)  ## the lessons in JupyterLab
 
 bench: $(STAMP)  ## measured speeds, beside transformers, on a machine that does nothing else
 	$(PY) -m tests.benchmarks $(ARGS)
+
+load: $(STAMP)  ## a class of forty on the site for five minutes
+	$(PY) -m tests.load $(ARGS)
 
 retrain: $(STAMP)  ## train every shipped model again, which takes hours
 	$(PY) -m llm_core.training --retrain-all

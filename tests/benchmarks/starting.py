@@ -64,21 +64,30 @@ def site_row() -> Row:
                f"{len(taken)} starts: " + ", ".join(f"{one:.1f}" for one in taken), at_most=True, unit="s")
 
 
-def first_answer(wait: float = 120) -> float:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int, wait: float = 120) -> None:
     began = time.perf_counter()
+    while time.perf_counter() - began < wait:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+                answer.read()
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.02)
+    raise TimeoutError(f"the site did not answer within {wait:g} s")
+
+
+def first_answer() -> float:
+    port, began = free_port(), time.perf_counter()
     site = subprocess.Popen([sys.executable, "-m", "apps", "--port", str(port)], stdout=subprocess.DEVNULL)
     try:
-        while time.perf_counter() - began < wait:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
-                    answer.read()
-                return time.perf_counter() - began
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.02)
-        raise TimeoutError(f"the site did not answer within {wait:g} s")
+        wait_for(port)
+        return time.perf_counter() - began
     finally:
         site.terminate()
         site.wait(20)
