@@ -42,8 +42,8 @@ test: lint unit lessons browser  ## every check: ruff, unit tests, lessons, and 
 test-fast: $(STAMP)  ## the unit tests without the slow ones, under two minutes
 	$(PYTEST) $(UNIT_TESTS) $(TWO_PROCESSES) -m "not slow and not long"
 
-test-long: $(STAMP)  ## what takes too long for every day: 2 GB of text
-	$(PYTEST) $(UNIT_TESTS) -m long -s
+test-long: $(STAMP)  ## what takes too long for every day
+	$(PYTEST) $(UNIT_TESTS) tests/apps/test_fuzz.py -m long -s
 
 lint: $(STAMP)  ## ruff
 	$(PY) -m ruff check .

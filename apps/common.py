@@ -190,12 +190,19 @@ def said(text: str) -> str:
     return f'<p class="sentence">{html.escape(text)}</p>'
 
 
+LONGEST = 1000  # letters of a sentence
+PROBLEMS = (ValueError, OSError, OverflowError)  # what comes of what people give, and becomes a sentence
+
+
 def sentence(problem: Exception) -> str:
     """What an error says, as plain text: llm_core's own sentence, or the system's without its error number."""
+    if isinstance(problem, OverflowError):
+        return "A number is too large to compute with; give a smaller one."
     if isinstance(problem, OSError) and problem.strerror:
         about = f" ({Path(problem.filename).name})" if problem.filename else ""
         return f"{problem.strerror}{about}"
-    return str(problem)
+    said = str(problem)  # which repeats what was given, that may be long
+    return said if len(said) <= LONGEST else f"{said[:LONGEST // 2]} … {said[-LONGEST // 2:]}"
 
 
 def formula(*lines: str) -> str:
@@ -206,7 +213,7 @@ def formula(*lines: str) -> str:
 def sentence_for(n_outputs: int) -> Callable[[Callable], Callable]:
     """Decorate an event's function, which returns (or yields) `n_outputs` outputs as a tuple.
 
-    The event's outputs are then a notice box and those. All well: the box is emptied. ValueError or OSError: the box
+    The event's outputs are then a notice box and those. All well: the box is emptied. One of PROBLEMS: the box
     says the error's sentence, and everything else stays as it was.
     """
     def decorate(fn: Callable) -> Callable:
@@ -223,7 +230,7 @@ def sentence_for(n_outputs: int) -> Callable[[Callable], Callable]:
                 try:
                     for outputs in fn(*inputs):
                         yield well(outputs)
-                except (ValueError, OSError) as problem:
+                except PROBLEMS as problem:
                     yield bad(problem)
             return stepwise
 
@@ -231,7 +238,7 @@ def sentence_for(n_outputs: int) -> Callable[[Callable], Callable]:
         def once(*inputs):
             try:
                 return well(fn(*inputs))
-            except (ValueError, OSError) as problem:
+            except PROBLEMS as problem:
                 return bad(problem)
         return once
     return decorate

@@ -65,7 +65,7 @@ def connect(box: Box, inputs: list, outputs: list, notice: gr.HTML, redraw: Call
     def uploaded(path, *given):
         try:
             text = read_file(path)
-        except (ValueError, OSError) as problem:
+        except common.PROBLEMS as problem:
             return gr.skip(), gr.skip(), gr.skip(), *refused(problem)
         return text, *pasted(text, *given)
 

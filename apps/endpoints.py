@@ -20,7 +20,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import gradio as gr
 
-from apps.common import sentence
+from apps.common import PROBLEMS, sentence
 
 # Beside the pages' own queues; a program that asks a lot waits in line, the pages go on.
 QUEUE = {"concurrency_id": "programs", "concurrency_limit": 2}
@@ -68,7 +68,7 @@ def endpoint(function: Callable[..., dict]) -> Callable[..., dict]:
         try:
             values = [fitting(name, value, hints[name]) for name, value in zip(signature.parameters, given)]
             return sendable(function(*values))
-        except (ValueError, OSError) as problem:
+        except PROBLEMS as problem:
             raise gr.Error(sentence(problem), print_exception=False) from None
 
     called.defaults = [parameter.default for parameter in signature.parameters.values()]
@@ -99,7 +99,7 @@ def fitting(name: str, value: Any, hint: Any) -> Any:
         return None
     for kind in allowed:
         plain = get_origin(kind) or kind
-        if plain is int and isinstance(value, float) and value.is_integer():
+        if plain is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             return int(value)
         if plain is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
             return float(value)

@@ -94,7 +94,7 @@ def see(model, sentence, token, layer, head, clicked: dict | None = None):
         sliders = [gr.update(maximum=max(1, limits[name][1]), value=place[name], interactive=limits[name][1] > 0)
                    for name in place]
         yield "", *sliders, *followed.shown(model, ids, **place)
-    except (ValueError, OSError) as problem:
+    except common.PROBLEMS as problem:
         yield common.notice(common.sentence(problem)), *skipped
 
 
@@ -130,7 +130,7 @@ def corrections(values: dict) -> str:
     """What of an address's place had to be set right."""
     try:
         *_, corrected = state_of(*values.values())
-    except (ValueError, OSError):  # see says it
+    except common.PROBLEMS:  # see says it
         return ""
     return f"From the address: {corrected}" if corrected else ""
 

@@ -38,7 +38,7 @@ def facts(name: str) -> str:
             "of training.")
         return (f"{counts.total:,} parameters, {counts.active:,} of them active for a token. {learned} Cache: "
                 f"{accounting.cache_bytes_per_token(config, bits=32):,} bytes a token (32 bits a number).")
-    except (ValueError, OSError) as problem:
+    except common.PROBLEMS as problem:
         return common.sentence(problem)
 
 

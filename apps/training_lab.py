@@ -136,7 +136,7 @@ async def train(request: gr.Request, kept: dict | None, own: str, *values):
             return
         file = gr.DownloadButton(value=str(run.folder / record.done["file"]), visible=True)
         yield "", views.done_html(record), *shown(record, before), file, record.to_dict()
-    except (ValueError, OSError) as problem:
+    except common.PROBLEMS as problem:
         yield (common.notice(common.sentence(problem)), views.status_html("Nothing is trained now."), *NOTHING,
                gr.skip(), gr.skip())
     finally:

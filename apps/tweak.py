@@ -49,7 +49,7 @@ def held_out() -> tuple[dict[str, float], str]:
     """Bits per byte of each trained model by name; or none, and the sentence on why the card cannot be read."""
     try:
         return {point.name: pretrained.card(point.name)["bits_per_byte"] for point in grid.trained_points()}, ""
-    except (ValueError, OSError) as problem:
+    except common.PROBLEMS as problem:
         return {}, f" Its quality is not known: {common.sentence(problem)}."
 
 
@@ -117,7 +117,7 @@ def write(width, layers, attention, prompt, seed):
         for now in writing.write(model, tokenizer, tokenizer.encode(prompt or ""), TOKENS, settings):
             yield (f'{writing.text_html(prompt, now.text)}<p class="by">Written by {html.escape(str(point))}: '
                    f"{writing.count(now.tokens, 'token')}, temperature {TEMPERATURE}, top-k {TOP_K}.</p>")
-    except (ValueError, OSError) as problem:
+    except common.PROBLEMS as problem:
         yield f'<div class="none">{common.notice(common.sentence(problem), note=True)}</div>'
 
 

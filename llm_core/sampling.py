@@ -32,8 +32,8 @@ class Sampler:
         logits = logits.float()
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-        # The largest is subtracted first, so that a tiny temperature cannot overflow.
-        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        # The largest is subtracted first, so that a tiny temperature cannot overflow; in 32 bits it must not become 0.
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, 1e-30)
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits = logits.masked_fill(~_is_among(logits, logits.topk(self.top_k).indices), float("-inf"))
         probabilities = logits.softmax(-1)
