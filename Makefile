@@ -43,7 +43,8 @@ test-fast: $(STAMP)  ## the unit tests without the slow ones, under two minutes
 	$(PYTEST) $(UNIT_TESTS) $(TWO_PROCESSES) -m "not slow and not long"
 
 test-long: $(STAMP)  ## what takes too long for every day
-	$(PYTEST) $(UNIT_TESTS) tests/apps/test_fuzz.py -m long -s
+	$(PYTEST) $(UNIT_TESTS) -m long -s
+	$(PYTEST) tests/apps/test_fuzz.py -m long
 
 lint: $(STAMP)  ## ruff
 	$(PY) -m ruff check .

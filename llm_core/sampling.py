@@ -39,7 +39,8 @@ class Sampler:
         probabilities = logits.softmax(-1)
         if self.top_p is not None and self.top_p < 1:
             ranked, order = probabilities.sort(descending=True, dim=-1)
-            needed = ranked.cumsum(-1) - ranked < self.top_p  # those before do not reach p yet; the first always stays
+            # Those before do not reach p yet; the first always stays, also where p would be 0 in 32 bits.
+            needed = ranked.cumsum(-1) - ranked < max(self.top_p, 1e-30)
             kept = torch.zeros_like(needed).scatter(-1, order, needed)
             probabilities = probabilities * kept
             probabilities = probabilities / probabilities.sum(-1, keepdim=True)

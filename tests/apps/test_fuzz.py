@@ -89,6 +89,7 @@ def test_any_values():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @settings(max_examples=20_000, **SLOW)
 @given(calls())
 def test_any_values_for_long(call):
