@@ -1,4 +1,5 @@
-// Draws every chart of the site (Chart in apps/components.py): in place, once for each new figure, and never while nobody sees it.
+// Draws every chart of the site (Chart in apps/components.py): in place, once for each new figure, and never while
+// nobody sees it.
 (() => {
   let asked;
 

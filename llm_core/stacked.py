@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from llm_core.attention import GroupedAttention, LatentAttention
 from llm_core.feed_forward import FeedForward
 from llm_core.linear import Linear, linear
-from llm_core.model import LanguageModel
 from llm_core.moe import Experts
 
 
@@ -55,8 +54,11 @@ class StackedExperts(Experts):
         return network
 
 
-def stack_for_decoding(model: LanguageModel) -> LanguageModel:
-    """A copy for inference, in evaluation mode. Quantise it afterwards, if at all; save and train the model itself."""
+def stack_for_decoding(model: nn.Module) -> nn.Module:
+    """A copy of a model, or of a part of one, for inference, in evaluation mode.
+
+    Quantise it afterwards, if at all; save and train the model itself.
+    """
     stacked = copy.deepcopy(model)
     for module in list(stacked.modules()):
         if type(module) is GroupedAttention:

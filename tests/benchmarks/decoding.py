@@ -23,43 +23,47 @@ from tests.benchmarks.results import Row
 CHUNK = 512  # tokens of a prompt that are read at once
 
 
-class Theirs:
+class Writer:
+    """Reads the prompt once; each `write` goes on from there. `read` and `forget` are the model's own."""
+
+    @torch.inference_mode()
+    def __init__(self, model: torch.nn.Module, cache: object, prompt: Tensor):
+        self.model, self.cache, self.held = model, cache, prompt.shape[1]
+        for piece in prompt.split(CHUNK, dim=1):
+            self.first = self.read(piece)
+
+    @torch.inference_mode()
+    def write(self, tokens: int) -> list[int]:
+        token, out = self.first, []
+        for _ in range(tokens):
+            out.append(token.item())
+            token = self.read(token)
+        self.forget(tokens)
+        return out
+
+
+class Theirs(Writer):
     """transformers' model, called directly: its `generate` would add some work of its own to each token."""
 
     def __init__(self, model: torch.nn.Module, prompt: Tensor):
-        self.model, self.cache = model, DynamicCache(config=model.config)
-        with torch.inference_mode():
-            for piece in prompt.split(CHUNK, dim=1):
-                logits = model(piece, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits
-        self.first = logits[:, -1:].argmax(-1)
+        super().__init__(model, DynamicCache(config=model.config), prompt)
 
-    @torch.inference_mode()
-    def write(self, tokens: int) -> list[int]:
-        token, out = self.first, []
-        for _ in range(tokens):
-            out.append(token.item())
-            token = self.model(token, past_key_values=self.cache, use_cache=True).logits[:, -1:].argmax(-1)
+    def read(self, ids: Tensor) -> Tensor:
+        return self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits.argmax(-1)
+
+    def forget(self, tokens: int) -> None:
         self.cache.crop(-tokens)
-        return out
 
 
-class Ours:
+class Ours(Writer):
     def __init__(self, model: LanguageModel, prompt: Tensor):
-        self.model, self.held = model, prompt.shape[1]
-        self.cache = model.new_cache(1, self.held + 256)
-        with torch.inference_mode():
-            for piece in prompt.split(CHUNK, dim=1):
-                logits = model(piece, self.cache, last_only=True).logits
-        self.first = logits[:, -1:].argmax(-1)
+        super().__init__(model, model.new_cache(1, prompt.shape[1] + 256), prompt)
 
-    @torch.inference_mode()
-    def write(self, tokens: int) -> list[int]:
-        token, out = self.first, []
-        for _ in range(tokens):
-            out.append(token.item())
-            token = self.model(token, self.cache, last_only=True).logits[:, -1:].argmax(-1)
+    def read(self, ids: Tensor) -> Tensor:
+        return self.model(ids, self.cache, last_only=True).logits.argmax(-1)
+
+    def forget(self, tokens: int) -> None:
         self.cache.truncate(self.held)
-        return out
 
 
 def rows() -> Iterator[Row]:
