@@ -14,16 +14,17 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from apps.components import TypedSlider
+from apps.limits import FIGURES_AT_ONCE
 
 # Spread into an event: `gr.on(..., **FIGURES)`. The last drag of a slider always counts, and nothing flickers. Each
 # family of events has a queue of its own, so that a long text does not hold up a chart.
-FIGURES = {"concurrency_id": "figures", "concurrency_limit": 2, "trigger_mode": "always_last",
+FIGURES = {"concurrency_id": "figures", "concurrency_limit": FIGURES_AT_ONCE, "trigger_mode": "always_last",
            "show_progress": "hidden", "api_visibility": "undocumented"}
-GENERATION = {"concurrency_id": "generation", "concurrency_limit": 1, "trigger_mode": "once",
+# Models that write or train have lines of their own, which tell those who wait their place (apps.line and
+# llm_core.training.lab): here none has to wait.
+GENERATION = {"concurrency_id": "generation", "concurrency_limit": None, "trigger_mode": "once",
               "show_progress": "hidden", "api_visibility": "undocumented"}
-# Training is in processes of its own, with a bounded line of its own (llm_core.training.lab): here none has to wait.
-TRAINING = {"concurrency_id": "training", "concurrency_limit": None, "trigger_mode": "once",
-            "show_progress": "hidden", "api_visibility": "undocumented"}
+TRAINING = {**GENERATION, "concurrency_id": "training"}
 
 
 # Links --------------------------------------------------------------------------------------------------------------

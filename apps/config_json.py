@@ -11,11 +11,10 @@ from pathlib import Path
 import gradio as gr
 
 from apps import common
+from apps.limits import MOST_COUNTED, MOST_LETTERS_IN_AN_ADDRESS
 from llm_core import ModelConfig, accounting, hf_config, presets
 
 NAME = "the pasted config"
-MOST_PARAMETERS = 10**15  # a thousand times what anybody has; beyond it charts would run out of digits
-MOST_IN_AN_ADDRESS = 6000
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,9 @@ def connect(box: Box, inputs: list, outputs: list, notice: gr.HTML, redraw: Call
             text = read_file(path)
         except common.PROBLEMS as problem:
             return gr.skip(), gr.skip(), gr.skip(), *refused(problem)
+        finally:
+            if path:
+                Path(path).unlink(missing_ok=True)  # Gradio's copy, which nobody needs any more
         return text, *pasted(text, *given)
 
     box.read.click(pasted, [box.text, *inputs], [box.kept, box.remark, *outputs], api_name=f"{api_name}_config",
@@ -109,9 +111,9 @@ def read_file(path: str | None) -> str:
 def checked(config: ModelConfig) -> ModelConfig:
     """The config, unless it has more parameters than can be drawn. ValueError with a sentence."""
     counted = accounting.count_parameters(config)
-    if counted.total + counted.mtp > MOST_PARAMETERS:
+    if counted.total + counted.mtp > MOST_COUNTED:
         raise ValueError(f"this model would have {counted.total + counted.mtp:,} parameters; at most "
-                         f"{MOST_PARAMETERS:,} are counted here")
+                         f"{MOST_COUNTED:,} are counted here")
     return config
 
 
@@ -127,9 +129,9 @@ def from_address(request: gr.Request | None) -> tuple[str, str]:
     if not text:
         return "", ""
     try:
-        if len(text) > MOST_IN_AN_ADDRESS:
-            raise ValueError(f"it has {len(text):,} characters, and an address holds at most {MOST_IN_AN_ADDRESS:,}; "
-                             "paste it instead")
+        if len(text) > MOST_LETTERS_IN_AN_ADDRESS:
+            raise ValueError(f"it has {len(text):,} characters, and an address holds at most "
+                             f"{MOST_LETTERS_IN_AN_ADDRESS:,}; paste it instead")
         return keep(read(text).config), ""
     except ValueError as problem:
         return "", f"The address's config cannot be read: {problem}."

@@ -12,6 +12,7 @@ import gradio as gr
 
 from apps import common, writing
 from apps.components import Chart
+from apps.line import in_line, noticed
 from llm_core import accounting, low_rank, plots, shrinking
 from llm_core.model import LanguageModel
 from llm_core.pretrained import SMOLLM2
@@ -244,7 +245,8 @@ def build(demo: gr.Blocks) -> dict[str, gr.components.Component]:
 
     values = list(controls.values())
     moved = [method.input, rank.input, prompt.submit, prompt.blur]
-    running = button.click(measure, values, outputs[:-1], api_name="mla_measure", **common.GENERATION)
+    running = button.click(in_line(measure, noticed(6)), values, outputs[:-1], api_name="mla_measure",
+                           **common.GENERATION)
     # A changed control ends what is still being written for another one; cancelling and drawing are two steps.
     gr.on(moved, None, cancels=[running]).then(look, values, outputs, api_name="mla_rank", **common.FIGURES)
     model.input(None, cancels=[running]).then(chosen, values, [rank, prompt, *outputs], api_name="mla_model",

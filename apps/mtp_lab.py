@@ -8,11 +8,12 @@ import gradio as gr
 
 from apps import common, mtp_gain, mtp_rows, mtp_writing, writing
 from apps.components import Chart, TypedSlider
+from apps.limits import MAX_GUESSED_TOKENS
+from apps.line import in_line, noticed
 from llm_core import plots, pretrained
 
 TITLE = "MTP lab"
 PATH = "/mtp"
-WRITERS = {**common.GENERATION, "concurrency_limit": writing.WRITERS}
 SLOWLY, AT_ONCE = "a guess at a time", "as fast as it can"
 
 START = {"text": "The king is dead; long live the king", "depth": 1,
@@ -22,7 +23,7 @@ SLIDERS = {
     "depth": ("Depth: MTP modules behind the model", 1, 3, 1, "DeepSeek-V3 and deepseek-mini have one"),
     "guesses": ("Guesses a pass, at most", 1, mtp_writing.MAX_GUESSES, 1,
                 "the MTP module is applied again to its own output for the second and later ones"),
-    "tokens": ("Tokens to write", 1, mtp_writing.MAX_NEW_TOKENS, 1),
+    "tokens": ("Tokens to write", 1, MAX_GUESSED_TOKENS, 1),
     "p": ("p: guesses that stand, %", 0, 100, 1, "DeepSeek reports 85 to 90 for V3's second token"),
     "ahead": ("Guesses a pass", 1, 4, 1, "each with the same p, on its own"),
 }
@@ -226,10 +227,12 @@ def build(demo: gr.Blocks) -> None:
 
     gr.on([text.submit, text.blur, depth.input], align, [text, depth], [wrong_text, rows, row_said],
           api_name="mtp_rows", **common.FIGURES)
-    writer = start.click(write, [*settings, pace], written, api_name="mtp_write", **WRITERS)
+    writer = start.click(in_line(write, noticed(4)), [*settings, pace], written, api_name="mtp_write",
+                         **common.GENERATION)
     start.click(None, js="() => document.getElementById('drafted').scrollIntoView({block: 'nearest'})")  # on a phone
     stop.click(None, cancels=[writer]).then(stopped, status, status, api_name="mtp_stop", **common.FIGURES)
-    again.click(measure, None, [wrong_measure, accepted], api_name="mtp_measure", **common.GENERATION)
+    again.click(in_line(measure, noticed(1)), None, [wrong_measure, accepted], api_name="mtp_measure",
+                **common.GENERATION)
     gr.on([p.input, ahead.input, texts.input, context.input], gain, [before, p, ahead, texts, context], gains,
           api_name="mtp_gain", **common.FIGURES)
 
@@ -241,7 +244,7 @@ def build(demo: gr.Blocks) -> None:
     demo.load(opened, None, [remark, *controls.values(), wrong_text, rows, row_said, wrong_measure, accepted_bars,
                             accepted, *gains], api_name="mtp_open",
               **common.FIGURES).then(
-        at_first, settings, written, api_name="mtp_first", **WRITERS)
+        in_line(at_first, noticed(4)), settings, written, api_name="mtp_first", **common.GENERATION)
 
 
 # For programs -------------------------------------------------------------------------------------------------------

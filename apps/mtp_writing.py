@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from apps import common, writing
+from apps.limits import MAX_GUESSED_TOKENS, MAX_SECONDS
 from llm_core import data
 from llm_core.acceptance import Acceptance
 from llm_core.draft_cost import DraftCost, Tally, draft_cost, tally
@@ -24,7 +25,6 @@ from llm_core.training.evaluate import second_token
 
 MODEL = "deepseek-mini"
 DRAFTS = {"mtp": "MTP module", "bigram": "bigram table", "lookup": "prompt lookup"}
-MAX_NEW_TOKENS, MAX_SECONDS = 120, 30.0  # a text gets no longer than this, and takes no longer
 MARKS_A_SECOND = 6  # where each guess is to be seen
 MAX_GUESSES = 4
 PLAYS = 10  # the bigram table counts in as many: enough to be good, and read in a second
@@ -143,7 +143,7 @@ def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_
     """
     model, tokenizer = writing.load(MODEL)
     ids = tokenizer.encode(settings.prompt or "")
-    wanted = max(1, min(settings.tokens, MAX_NEW_TOKENS))
+    wanted = max(1, min(settings.tokens, MAX_GUESSED_TOKENS))
     draft = new_draft(settings.draft, min(len(ids) + wanted, model.config.max_seq_len))
     passes = speculate(model, ids, wanted, draft, settings.sampler(), gamma=settings.guesses,
                        stop_token=tokenizer.end_of_text)

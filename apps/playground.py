@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import common, writing
+from apps.line import in_line, noticed
 from llm_core import accounting, presets, pretrained
 from llm_core.config import ModelConfig
 from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
@@ -214,8 +215,8 @@ def build(demo: gr.Blocks) -> None:
 
     settings = [temperature, top_k, top_p, seed]
     shown = [text, status, bars, said, formula]
-    writer = start.click(write, [model, prompt, tokens, *settings, pace], [notice, *shown], api_name="write",
-                         **{**common.GENERATION, "concurrency_limit": writing.WRITERS})
+    writer = start.click(in_line(write, noticed(5)), [model, prompt, tokens, *settings, pace], [notice, *shown],
+                         api_name="write", **common.GENERATION)
     start.click(None, js="() => document.getElementById('written').scrollIntoView({block: 'nearest'})")  # on a phone
     stop.click(None, cancels=[writer]).then(stopped, status, status, api_name="stop", **common.FIGURES)
     # A changed setting also ends the text that was begun with another. In two steps, since one that cancels and

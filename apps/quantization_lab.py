@@ -8,6 +8,7 @@ from apps import common
 from apps import quantization_fp8 as in_fp8
 from apps import quantization_matrix as one_matrix
 from apps import quantization_model as one_model
+from apps.line import in_line, noticed
 
 TITLE = "Quantization lab"
 PATH = "/quantization"
@@ -91,7 +92,8 @@ def build(demo: gr.Blocks) -> None:
 
     demo.load(opened, None, [remark, *controls.values(), *matrix_shown, *tiles_shown, *number_shown],
               api_name="quantization_open", **common.FIGURES)
-    demo.load(opened_model, None, model_shown, api_name="quantization_open_model", **one_model.WRITING)
+    demo.load(in_line(opened_model, noticed(4)), None, model_shown, api_name="quantization_open_model",
+              **one_model.WRITING)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import gradio as gr
 
 from apps import common, writing
 from apps.components import Chart
+from apps.line import in_line, noticed
 from apps.quantization_matrix import shared
 from llm_core import accounting, few_bits, plots, presets
 from llm_core.quantization.model import quantize_model
@@ -118,8 +119,7 @@ def draw(*values):
     yield gr.skip(), gr.skip(), chart, table(now)
 
 
-# One family with the other pages' writers, and as many at once; of several clicks the last one counts.
-WRITING = {**common.GENERATION, "concurrency_limit": writing.WRITERS, "trigger_mode": "always_last"}
+WRITING = {**common.GENERATION, "trigger_mode": "always_last"}  # of several clicks the last one counts
 
 
 def place() -> tuple[dict, list]:
@@ -141,6 +141,6 @@ def place() -> tuple[dict, list]:
         figures = gr.HTML(elem_id="model-table")
     controls = dict(zip(START, (model, bits, per, prompt), strict=True))
     outputs = [notice, written, text, chart, figures]
-    gr.on([model.input, bits.input, per.input, prompt.submit], draw, list(controls.values()), outputs,
-          api_name="quantization_model", **WRITING)
+    gr.on([model.input, bits.input, per.input, prompt.submit], in_line(draw, noticed(4)), list(controls.values()),
+          outputs, api_name="quantization_model", **WRITING)
     return controls, outputs

@@ -6,6 +6,7 @@ import gradio as gr
 
 from apps import code_box, common, rope_state, rope_views
 from apps.components import Chart
+from apps.line import in_line, noticed
 from apps.rope_state import BASES, CONTROLS, MODELS, MSCALES, REACH, SCALINGS, SLIDERS, START, config_of, reach, settled
 from llm_core import past_context, plots, turning
 from llm_core.as_python import as_python
@@ -224,10 +225,11 @@ def _past_the_context(demo: gr.Blocks, first: dict) -> dict:
         _, values, _ = rope_state.state(request)
         return *values.values(), gr.skip()
 
-    gr.on([model.input, stretch.input], measured, [model, stretch], outputs, api_name="rope_past_context",
-          **common.GENERATION | {"trigger_mode": "always_last"})
+    gr.on([model.input, stretch.input], in_line(measured, noticed(2)), [model, stretch], outputs,
+          api_name="rope_past_context", **common.GENERATION | {"trigger_mode": "always_last"})
     demo.load(opened, None, [model, stretch, text], api_name="rope_past_context_open", **common.FIGURES).then(
-        measured, [model, stretch], outputs, api_name="rope_past_context_first", **common.GENERATION)
+        in_line(measured, noticed(2)), [model, stretch], outputs, api_name="rope_past_context_first",
+        **common.GENERATION)
     return {"model": model, "stretch": stretch}
 
 

@@ -17,18 +17,20 @@ from unittest.mock import patch
 
 import gradio as gr
 
-from apps import chart
+from apps import chart, limits
 
 STYLE = Path(__file__).with_name("style.css")
 COURSE = "Build DeepSeek from scratch"
 AUTH = "COURSE_AUTH"  # NAME:PASSWORD in the environment, where a list of processes does not show it
 OPEN = ("Whoever can reach this address can use the site, and this computer's time with it. "
         "--auth NAME:PASSWORD asks them for a password.")
+BUSY = f"The site is busy: {limits.WAITING} wait already. Try again in a moment."
 CLASS = "COURSE_CLASS"  # set to 1, in the environment or by --class: many share this computer
 
 
 def blocks(title: str) -> gr.Blocks:
-    return gr.Blocks(title=COURSE if title == COURSE else f"{title} · {COURSE}", analytics_enabled=False)
+    return gr.Blocks(title=COURSE if title == COURSE else f"{title} · {COURSE}", analytics_enabled=False,
+                     delete_cache=(limits.FILES_STAY // 6, limits.FILES_STAY))
 
 
 @contextmanager
@@ -57,11 +59,13 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     """
     _check_address(host, port)
     with more_to_come():
-        demo.queue(max_size=64, default_concurrency_limit=2)
+        demo.queue(max_size=limits.WAITING, default_concurrency_limit=limits.FIGURES_AT_ONCE)
     demo.launch(
         server_name=host, server_port=port, share=False, quiet=True, ssr_mode=False, run_history=False,
         enable_monitoring=False, allowed_paths=[], footer_links=["settings"], theme=theme(), css_paths=[STYLE],
-        prevent_thread_lock=True, mcp_server=mcp, max_file_size="1mb", head=chart.script(), auth=auth)
+        prevent_thread_lock=True, mcp_server=mcp, max_file_size=f"{limits.UPLOAD_MB}mb", head=chart.script(),
+        auth=auth)
+    _say_when_full(demo)
     chart.serve_plotly(demo.app)
     if mcp:
         from apps import endpoints  # which imports this module
@@ -72,6 +76,17 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     if prepare:
         threading.Thread(target=prepare, daemon=True).start()
     demo.block_thread()
+
+
+def _say_when_full(demo: gr.Blocks) -> None:
+    """A sentence in place of Gradio's "Queue is full. Max size is 64 and size is 64."."""
+    push = demo._queue.push
+
+    async def answer(*given, **named):
+        success, told, state = await push(*given, **named)
+        return success, BUSY if state == "queue_full" else told, state
+
+    demo._queue.push = answer
 
 
 def serve(build: Callable[[], gr.Blocks], program: str, description: str, arguments: list[str] | None = None, *,

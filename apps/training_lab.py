@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder
 from apps import code_box, common, starting
 from apps import training_lab_views as views
 from apps.components import Chart
+from apps.limits import TRAINERS, WAITING_TRAINERS
 from llm_core import plots
 from llm_core.as_python import as_python
 from llm_core.training.lab import plan as lab
@@ -53,12 +54,13 @@ def limits() -> dict[str, tuple[int, int]]:
 
 
 def at_once() -> int:
-    """How many may train at the same time: COURSE_TRAININGS in the environment, or one."""
-    given = os.environ.get("COURSE_TRAININGS", "1")
-    return int(given) if given.isdigit() and 1 <= int(given) <= 64 else 1
+    """How many may train at the same time: COURSE_TRAININGS in the environment, or TRAINERS."""
+    given = os.environ.get("COURSE_TRAININGS", "")
+    return int(given) if given.isdigit() and 1 <= int(given) <= 64 else TRAINERS
 
 
-DESK = Desk(Turns(at_once()), Path(get_upload_folder()) / "training")  # Gradio serves files of its own folder alone
+# Gradio serves files of its own folder alone.
+DESK = Desk(Turns(at_once(), WAITING_TRAINERS), Path(get_upload_folder()) / "training")
 
 
 def settings_of(values: dict) -> Settings:

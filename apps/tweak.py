@@ -8,6 +8,7 @@ import gradio as gr
 
 from apps import common, writing
 from apps.components import Chart
+from apps.line import in_line
 from llm_core import accounting, grid, plots, presets, pretrained
 from llm_core.grid import Point
 from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
@@ -121,6 +122,10 @@ def write(width, layers, attention, prompt, seed):
         yield f'<div class="none">{common.notice(common.sentence(problem), note=True)}</div>'
 
 
+def standing_in_line(said: str) -> str:
+    return f'<div class="none">{common.notice(said, note=True)}</div>'
+
+
 def go_to(number, width, layers, attention, before):
     """Move to a near trained place: the sliders' new values, then see's outputs with the notice."""
     near = grid.nearest(place(width, layers, attention))
@@ -192,11 +197,11 @@ def build(demo: gr.Blocks) -> None:
 
     sliders, moved = [width, layers, attention], [width.input, layers.input, attention.input]
     seen = [notice, numbers, plot, said, formula, points, *near, before]
-    generation = {**common.GENERATION, "concurrency_limit": writing.WRITERS, "trigger_mode": "always_last"}
+    generation = {**common.GENERATION, "trigger_mode": "always_last"}
     gr.on(moved, see, [*sliders, before], seen, api_name="see", **common.FIGURES)
     # One event writes, whatever moved the figures: of two, the older could go on writing into the newer one's box.
-    gr.on([numbers.change, prompt.change, seed.input], write, [*controls.values()], text, api_name="write_tweak",
-          **generation)
+    gr.on([numbers.change, prompt.change, seed.input], in_line(write, standing_in_line), [*controls.values()],
+          text, api_name="write_tweak", **generation)
     for number, button in enumerate(near):
         button.click(lambda *state, number=number: go_to(number, *state), [*sliders, before], [*sliders, *seen],
                      api_name=f"go_to_{number}", **common.FIGURES)

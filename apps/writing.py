@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from apps.limits import MAX_NEW_TOKENS, MAX_SECONDS
 from llm_core import accounting
 from llm_core.generation import stream
 from llm_core.model import LanguageModel
@@ -21,10 +22,7 @@ from llm_core.pretrained import load_pretrained
 from llm_core.sampling import Sampler
 from llm_core.tokenizer import StreamDecoder, Tokenizer
 
-MAX_NEW_TOKENS = 200  # a page writes no more than this
-MAX_SECONDS = 30.0  # and no longer than this
 UPDATES_A_SECOND = 12  # a browser that is sent more falls behind
-WRITERS = 4  # texts written at the same time, for all visitors together
 SHOWN = 10  # of the likeliest tokens
 
 # Colours come from the theme, so that dark mode needs nothing of its own; the accents are Okabe and Ito's.

@@ -286,7 +286,7 @@ def test_a_kept_config_is_the_same_config():
     for name in presets.names():
         config = presets.get(name)
         kept = config_json.keep(config)
-        assert config_json.base_of("gpt2", kept) == config and len(kept) < config_json.MOST_IN_AN_ADDRESS
+        assert config_json.base_of("gpt2", kept) == config and len(kept) < config_json.MOST_LETTERS_IN_AN_ADDRESS
         assert config_json.from_address(gr.Request(query_params={"config": kept})) == (kept, "")
     kept, problem = config_json.from_address(gr.Request(query_params={"config": "x" * 7000}))
     assert kept == "" and "at most 6,000; paste it instead" in problem

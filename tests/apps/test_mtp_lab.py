@@ -274,7 +274,7 @@ def test_a_text_that_differs_is_told():
 def test_limits_of_tokens_and_seconds():
     settings = mtp_writing.Settings(START["prompt"], "lookup", 2, 10**6, 0.0)
     *_, run = mtp_writing.write(settings)
-    assert len(run.tokens) == mtp_writing.MAX_NEW_TOKENS
+    assert len(run.tokens) == mtp_writing.MAX_GUESSED_TOKENS
     *_, run = mtp_writing.write(settings, max_seconds=0)
     assert len(run.passes) == 1 and run.ended == "Stopped after 0 seconds, this page's limit."
 

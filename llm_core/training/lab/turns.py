@@ -1,4 +1,4 @@
-"""Whose turn it is to train: a few at once, a few more in line, and no more than that."""
+"""Whose turn it is to train, or to write: a few at once, a few more in line, and no more than that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 
 class Turns:
-    """at_once learners train, up to `waiting` stand in line. One who does not ask for `place` within `absent` seconds
-    has gone, and the others move up."""
+    """at_once learners have their turn, up to `waiting` stand in line. One who does not ask for `place`
+    within `absent` seconds has gone, and the others move up. verb: what one does then, for sentences."""
 
     def __init__(self, at_once: int = 1, waiting: int = 8, absent: float = 30.0,
-                 clock: Callable[[], float] = time.monotonic):
-        self.at_once, self.waiting, self.absent, self.clock = at_once, waiting, absent, clock
+                 clock: Callable[[], float] = time.monotonic, verb: str = "train"):
+        self.at_once, self.waiting, self.absent, self.clock, self.verb = at_once, waiting, absent, clock, verb
         self._lock, self._numbers = threading.Lock(), itertools.count(1)
         self._asked: dict[int, float] = {}  # number -> when it last asked, in the order of coming
 
@@ -23,7 +23,7 @@ class Turns:
         with self._lock:
             self._drop()
             if len(self._asked) >= self.at_once + self.waiting:
-                raise ValueError(f"{self.at_once} {'trains' if self.at_once == 1 else 'train'} and {self.waiting} "
+                raise ValueError(f"{self.at_once} {self.verb}{'s' if self.at_once == 1 else ''} and {self.waiting} "
                                  "wait already; try again in a few minutes")
             number = next(self._numbers)
             self._asked[number] = self.clock()
@@ -36,7 +36,7 @@ class Turns:
                 self._asked[number] = self.clock()
             self._drop()
             if number not in self._asked:
-                raise ValueError("your place in the line was given up; press Train again")
+                raise ValueError("your place in the line was given up; start again")
             return max(0, list(self._asked).index(number) - self.at_once + 1)
 
     def leave(self, number: int) -> None:
