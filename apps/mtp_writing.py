@@ -141,6 +141,11 @@ def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_
 
     ValueError, at the first step, for an empty prompt, one that the context does not hold, or a draft that is not here.
     """
+    with writing.PACE:
+        yield from _write(settings, slowly, max_seconds)
+
+
+def _write(settings: Settings, slowly: bool, max_seconds: float) -> Iterator[Run]:
     model, tokenizer = writing.load(MODEL)
     ids = tokenizer.encode(settings.prompt or "")
     wanted = max(1, min(settings.tokens, MAX_GUESSED_TOKENS))
@@ -148,7 +153,7 @@ def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_
     passes = speculate(model, ids, wanted, draft, settings.sampler(), gamma=settings.guesses,
                        stop_token=tokenizer.end_of_text)
     run, began, shown = Run(), time.perf_counter(), 0.0
-    pause = 1 / (MARKS_A_SECOND if slowly else writing.UPDATES_A_SECOND)
+    most = MARKS_A_SECOND if slowly else writing.UPDATES_A_SECOND
     while True:
         start = time.perf_counter()
         done = next(passes, None)
@@ -159,7 +164,7 @@ def write(settings: Settings, *, slowly: bool = False, max_seconds: float = MAX_
         run.tokens += done.tokens
         for mark in marks_of(done, tokenizer.pieces):
             run.marks.append(mark)
-            due = shown + pause
+            due = shown + writing.PACE.pause(most)
             if slowly or time.perf_counter() >= due:
                 time.sleep(max(0.0, due - time.perf_counter()))
                 shown = time.perf_counter()

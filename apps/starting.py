@@ -58,6 +58,9 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
     OSError with one sentence if the address cannot be had.
     """
     _check_address(host, port)
+    # At each event Gradio would make a table of all events so far, for a page of figures that is off.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     with more_to_come():
         demo.queue(max_size=limits.WAITING, default_concurrency_limit=limits.FIGURES_AT_ONCE)
     demo.launch(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from apps.limits import MAX_NEW_TOKENS, MAX_SECONDS
+from apps.limits import MAX_NEW_TOKENS, MAX_SECONDS, UPDATES_A_SECOND, UPDATES_FOR_ALL
 from llm_core import accounting
 from llm_core.generation import stream
 from llm_core.model import LanguageModel
@@ -22,7 +22,6 @@ from llm_core.pretrained import load_pretrained
 from llm_core.sampling import Sampler
 from llm_core.tokenizer import StreamDecoder, Tokenizer
 
-UPDATES_A_SECOND = 12  # a browser that is sent more falls behind
 SHOWN = 10  # of the likeliest tokens
 
 # Colours come from the theme, so that dark mode needs nothing of its own; the accents are Okabe and Ito's.
@@ -154,6 +153,29 @@ class Progress:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
+class Pace:
+    """Around each text that is written: the more there are, the longer each waits between two updates."""
+
+    def __init__(self):
+        self.texts, self._lock = 0, threading.Lock()
+
+    def __enter__(self) -> Pace:
+        with self._lock:
+            self.texts += 1
+        return self
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            self.texts -= 1
+
+    def pause(self, most: float = UPDATES_A_SECOND) -> float:
+        """Seconds from one update of a text to the next, of which it may have `most` a second."""
+        return max(1 / most, self.texts / UPDATES_FOR_ALL)
+
+
+PACE = Pace()
+
+
 def write(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], new_tokens: int, settings: Sampler, *,
           slowly: bool = False, max_seconds: float = MAX_SECONDS) -> Iterator[Progress]:
     """Write after the prompt `ids`; a Progress at most UPDATES_A_SECOND times a second, and always one at the end.
@@ -162,7 +184,11 @@ def write(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], new_tokens
     new_tokens or MAX_NEW_TOKENS, when the context is full, at the end-of-text token, or after max_seconds.
     ValueError, at the first step, for an empty prompt or one that the context does not hold.
     """
-    wanted = max(1, min(new_tokens, MAX_NEW_TOKENS))
+    with PACE:
+        yield from _write(model, tokenizer, ids, max(1, min(new_tokens, MAX_NEW_TOKENS)), settings, slowly, max_seconds)
+
+
+def _write(model, tokenizer, ids, wanted: int, settings, slowly: bool, max_seconds: float) -> Iterator[Progress]:
     steps = stream(model, ids, wanted, settings, stop_token=tokenizer.end_of_text)
     decoder, text, seconds = StreamDecoder(tokenizer), "", 0.0
     began = shown = time.perf_counter()
@@ -179,7 +205,7 @@ def write(model: LanguageModel, tokenizer: Tokenizer, ids: list[int], new_tokens
         now = Progress(text, last, count, seconds, step.cached, token, step.logits[0])
         if over or time.perf_counter() - began > max_seconds:
             break
-        due = shown + 1 / UPDATES_A_SECOND
+        due = shown + PACE.pause()
         if count < wanted and (slowly or time.perf_counter() >= due):
             time.sleep(max(0.0, due - time.perf_counter()))
             shown = time.perf_counter()

@@ -1,6 +1,8 @@
 """Set before torch, gradio or transformers is imported: no network, and no more threads than there are cores."""
 
+import json
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -16,6 +18,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A busy machine must not fail a property test by its clock; in CI the same examples come up every time.
 settings.register_profile("course", deadline=None, derandomize=os.environ.get("CI", "").lower() == "true")
 settings.load_profile("course")
+
+
+@pytest.fixture(autouse=True)
+def plotly_checks_every_figure(monkeypatch):
+    """Figures are made without Plotly's checks; here each is made with them too, and must be the same."""
+    stage = sys.modules.get("llm_core.plots.stage")
+    if stage is None:
+        return
+    quickly = stage._made
+
+    def made(traces, layout):
+        fig, checked = quickly(traces, layout), stage.go.Figure(traces, layout)
+        checked.layout.template = None
+        assert json.loads(fig.to_json()) == json.loads(checked.to_json())
+        return fig
+
+    monkeypatch.setattr(stage, "_made", made)
 
 
 @pytest.fixture

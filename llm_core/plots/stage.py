@@ -38,9 +38,16 @@ def figure(*traces, height: int = 340, x: str = "", y: str = "", xaxis: dict | N
         "font": {"color": QUIET, "size": 13, "family": "system-ui, sans-serif"}, "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)", "xaxis": {**axis, "title": {"text": x}, **(xaxis or {})},
         "yaxis": {**axis, "title": {"text": y}, **(yaxis or {})}, **layout}
-    # Made in one step: each later change of a layout checks it anew, which a dragged slider would feel.
-    fig = go.Figure(list(traces), go.Layout(**given))
-    fig.layout.template = None
+    given = {name: value for name, value in given.items() if value != []}  # no marks are none
+    return _made(list(traces), given)
+
+
+def _made(traces: list, layout: dict) -> go.Figure:
+    """Without Plotly's checks, which take more time than all else, as a dragged slider would feel: traces were checked
+    when they were made, and tests/conftest.py checks every layout that tests see."""
+    fig = go.Figure(traces, layout, _validate=False)
+    fig._validate = True  # what anybody changes later is checked
+    fig._layout.pop("template")  # it was there to keep Plotly's own away
     return fig
 
 

@@ -37,6 +37,19 @@ def test_slowly_shows_each_token_and_keeps_to_the_updates_a_browser_can_follow(m
     assert "".join(p.last for p in seen) == seen[-1].text
 
 
+def test_texts_that_are_written_together_share_the_updates(model):
+    pace = writing.Pace()
+    with pace:
+        assert pace.pause() == 1 / writing.UPDATES_A_SECOND and pace.pause(most=6) == 1 / 6
+        with pace, pace, pace:
+            assert pace.pause() == pace.pause(most=6) == 4 / writing.UPDATES_FOR_ALL
+    assert pace.texts == 0
+    for ends in (list, lambda text: (next(text), text.close())):  # written whole, or left in the middle
+        text = writing.write(model, COURSE, PROMPT, 6, Sampler(seed=0), slowly=True)
+        ends(text)
+        assert writing.PACE.texts == 0
+
+
 def test_the_page_itself_ends_a_text_that_takes_too_long_or_grows_too_long(model):
     last = list(writing.write(model, COURSE, PROMPT, 50, Sampler(seed=0), max_seconds=0.0))[-1]
     assert last.tokens == 1 and "seconds, this page's limit" in last.ended
