@@ -117,4 +117,5 @@ def test_a_path_that_a_visitor_makes_up_is_not_read(address, place, path):
     with pytest.raises(RuntimeError, match="failed") as refused:
         read_as_config(address, path)
     assert SECRET not in str(refused.value) and "root:" not in str(refused.value)
-    assert (place.parent / "secret.txt").exists() and (place / "link.txt").is_symlink() and (ROOT / "README.md").exists()
+    for kept in (place.parent / "secret.txt", place / "link.txt", ROOT / "README.md"):
+        assert kept.exists()
