@@ -70,6 +70,8 @@ def _ranks(model: dict[str, Any], special: dict[str, int]) -> dict[bytes, int] |
     """Each ordinary token's bytes and id; None if merging by ids would not be merging in the order of the merges."""
     byte_of, vocabulary = bytes_by_letter(), model["vocab"]
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    if not isinstance(model["merges"], list) or not all(len(pair) == 2 and all(pair) for pair in merges):
+        raise ValueError("merges must be a list, each of two tokens")
     ids = [vocabulary["".join(pair)] for pair in merges]
     merged = {"".join(pair) for pair in merges}
     ordinary = {token: id for token, id in vocabulary.items() if token not in special}
