@@ -61,7 +61,7 @@ class TensorFiles:
         """Tensor -> file, from the index; empty where there is a single file."""
         if (self.folder / SINGLE).is_file():
             return {}
-        label, path = self._label(INDEX), self.folder / INDEX
+        label, path = self._label(INDEX), inside(self.folder, INDEX)
         if not path.is_file():
             pickles = sorted([*self.folder.glob("*.bin"), *self.folder.glob("*.pt"), *self.folder.glob("*.pth")])
             if pickles:
@@ -69,7 +69,7 @@ class TensorFiles:
                                  f"can run any code, so it is not read here. Get the same model as {SINGLE}")
             raise FileNotFoundError(f"{self.folder.name} holds neither {SINGLE} nor {INDEX}")
         try:
-            files = read_object(inside(self.folder, INDEX), MOST_INDEX_BYTES).get("weight_map")
+            files = read_object(path, MOST_INDEX_BYTES).get("weight_map")
             if not (files and isinstance(files, dict) and all(isinstance(file, str) for file in files.values())):
                 raise ValueError("weight_map must say the file of each tensor")
         except ValueError as error:
