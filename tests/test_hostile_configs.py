@@ -177,6 +177,10 @@ def counted_or_said(case) -> None:
 SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 
+def test_a_context_beyond_what_a_list_can_have_is_searched_too():
+    assert accounting.rebuilt_from(V3, 2**70) == accounting.rebuilt_from(V3, LARGEST) > 1
+
+
 V3, LONG = CONFIGS[-1], "a" * 50_000
 
 
@@ -272,3 +276,12 @@ def test_any_number_beside_a_config_is_counted_with_or_refused(case):
 @given(given_to())
 def test_any_config_is_counted_or_refused_for_long(case):
     counted_or_said(case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(max_examples=20_000, **SLOW)
+@given(countings())
+def test_any_number_beside_a_config_is_counted_with_or_refused_for_long(case):
+    function, values = case
+    says_or(lambda: function(**values))
