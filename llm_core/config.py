@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from llm_core.validation import Part, divides, flag, from_dict, instance_of, one_of, real, whole
+from llm_core.validation import Part, divides, flag, from_dict, instance_of, one_of, real, shown, whole
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class RopeConfig(Part):
     def __post_init__(self):
         real("theta", self.theta)
         if self.theta <= 1:
-            raise ValueError(f"theta must be above 1, not {self.theta!r}; 10000 is usual")
+            raise ValueError(f"theta must be above 1, not {shown(self.theta)}; 10000 is usual")
         one_of("layout", self.layout, ("interleaved", "halves"))
         instance_of("scaling", self.scaling, (YarnConfig, Llama3RopeConfig), optional=True)
 
@@ -242,7 +242,7 @@ class ModelConfig(Part):
         for name in ("dropout", "attention_dropout"):
             real(name, getattr(self, name), or_zero=True)
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be below 1, not {getattr(self, name)!r}: "
+                raise ValueError(f"{name} must be below 1, not {shown(getattr(self, name))}: "
                                  "it is the share of numbers set to zero")
         self._check_heads()
 
@@ -299,7 +299,10 @@ class ModelConfig(Part):
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ModelConfig:
         """The inverse of to_dict. Unknown classes and fields are a ValueError."""
-        config = from_dict(data, _CLASSES)
+        try:
+            config = from_dict(data, _CLASSES)
+        except RecursionError:
+            raise ValueError("this description is nested far too deep for a config.json") from None
         instance_of("the description", config, (ModelConfig,))
         return config
 

@@ -15,6 +15,7 @@ from llm_core.config import (
     RopeConfig,
     YarnConfig,
 )
+from llm_core.validation import shown
 
 
 def _gpt2(d_model, n_layers, n_heads, head_dim=None, max_seq_len=1024, vocab_size=50257, **changes) -> ModelConfig:
@@ -187,6 +188,6 @@ def get(name: str) -> ModelConfig:
     """The config of a preset. ValueError with the nearest names if there is none."""
     known = {**_REAL, **_MINI, **_GRID}
     if not isinstance(name, str) or _ALIASES.get(name, name) not in known:
-        near = difflib.get_close_matches(str(name), [*known, *_ALIASES], n=3) or names()
-        raise ValueError(f"no preset is called {name!r}; nearest: {', '.join(near)}")
+        near = difflib.get_close_matches(shown(name), [*known, *_ALIASES], n=3) or names()
+        raise ValueError(f"no preset is called {shown(name)}; nearest: {', '.join(near)}")
     return known[_ALIASES.get(name, name)]()

@@ -22,6 +22,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from llm_core.bpe import GPT2_PATTERN, train_bpe
 from llm_core.presets import COURSE_VOCAB
+from llm_core.validation import shown
 
 # SmolLM2 cuts every digit off first, then the rest as GPT-2 does; spaces before a digit stay together.
 SMOLLM_PATTERN = GPT2_PATTERN.replace(r"| ?\p{N}+", r"|\p{N}|\s++(?=\p{N})")
@@ -158,7 +159,7 @@ def names() -> list[str]:
 def get(name: str) -> Tokenizer:
     """The tokenizer of that name. ValueError if there is none; FileNotFoundError if its data cannot be found."""
     if name not in _KNOWN:
-        raise ValueError(f"no tokenizer is called {name!r}; there are {', '.join(_KNOWN)}")
+        raise ValueError(f"no tokenizer is called {shown(name)}; there are {', '.join(_KNOWN)}")
     return _KNOWN[name]()
 
 

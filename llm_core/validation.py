@@ -7,8 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from typing import Any
+
+# Beyond what any model has, and small enough that a product of eight such numbers is still a float.
+LARGEST = 10**30
+SMALLEST = 1e-30  # so that no quotient of two is too large, either
+
+
+def shown(value: Any) -> str:
+    """A value for a message, whatever somebody put there: never long, never more than one line."""
+    if isinstance(value, (bool, float)) or value is None or (isinstance(value, int) and abs(value) < 10**20):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value if len(value) < 60 else value[:60] + "…")
+    return "a number of that size" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
+def plain(name: str) -> str:
+    """A name for a message as it stands, but cut, and with what cannot be printed spelled out."""
+    name = name if len(name) <= 100 else name[:100] + "…"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def check_names(cls: type, given: dict) -> None:
@@ -16,39 +34,40 @@ def check_names(cls: type, given: dict) -> None:
     known = [field.name for field in dataclasses.fields(cls)]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1) or known
-            raise ValueError(f"{cls.__name__} has no field {name!r}; nearest: {', '.join(near)}")
+            near = difflib.get_close_matches(str(name)[:60], known, n=1) or known
+            raise ValueError(f"{cls.__name__} has no field {shown(name)}; nearest: {', '.join(near)}")
 
 
 def whole(name: str, value: Any, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+    if value > LARGEST:
+        raise ValueError(f"{name} must be a whole number of at most 10^30, not {shown(value)}")
 
 
 def real(name: str, value: Any, or_zero: bool = False) -> None:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
-    except OverflowError:  # a whole number beyond what a float holds
-        number = math.inf
-    if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
-        shown = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a number of that size"
-        raise ValueError(f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0, not {shown}")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (SMALLEST <= value <= float(LARGEST) or (or_zero and value == 0)):  # NaN is not
+        return
+    if number and (0 < value < SMALLEST or float(LARGEST) < value < float("inf")):
+        raise ValueError(f"{name} must be from 1e-30 to 1e30{' or 0' if or_zero else ''}, not {shown(value)}")
+    raise ValueError(f"{name} must be a finite number {'of at least' if or_zero else 'above'} 0, not {shown(value)}")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {shown(value)}")
 
 
 def flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, not {value!r}")
+        raise ValueError(f"{name} must be True or False, not {shown(value)}")
 
 
 def instance_of(name: str, value: Any, classes: tuple[type, ...], optional: bool = False) -> None:
     if not (isinstance(value, classes) or (optional and value is None)):
         wanted = " or ".join([c.__name__ for c in classes] + (["None"] if optional else []))
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def nearest_divisors(value: int, wanted: int) -> list[int]:
@@ -89,7 +108,7 @@ def from_dict(data: Any, classes: dict[str, type]):
     kind = data.get("type")
     cls = classes.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise ValueError(f"a part of a config needs a type, one of {', '.join(classes)}, not {kind!r}")
+        raise ValueError(f"a part of a config needs a type, one of {', '.join(classes)}, not {shown(kind)}")
     values = {name: from_dict(value, classes) for name, value in data.items() if name != "type"}
     check_names(cls, values)
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is dataclasses.MISSING]

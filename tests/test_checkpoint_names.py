@@ -116,8 +116,8 @@ def test_v3_itself_by_its_published_counts():
     mtp = {name for name in sizes if name.startswith("model.layers.61.")}
     assert sum(size for name, size in sizes.items() if name not in mtp) == 671_026_404_352 + 58 * 256
     assert sum(sizes[name] for name in mtp) == 11_610_067_968 + 256
-    assert repeated(config, 1) == {"model.layers.61.embed_tokens.weight": "token_embedding.weight",
-                                   "model.layers.61.shared_head.head.weight": "output_head.weight"}
+    assert repeated(config) == {"model.layers.61.embed_tokens.weight": "token_embedding.weight",
+                                "model.layers.61.shared_head.head.weight": "output_head.weight"}
 
 
 def test_what_a_file_has_no_place_for_is_named():

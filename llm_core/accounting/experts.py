@@ -14,6 +14,9 @@ from llm_core.accounting.parameters import Parameters, count_parameters, per_lay
 from llm_core.config import LatentAttentionConfig, ModelConfig, MoEConfig
 from llm_core.validation import divides, instance_of, whole
 
+# Sets of more experts, or within more groups, are numbers of so many digits that computing one takes minutes.
+MOST_EXPERTS, MOST_GROUPS = 2**16, 64
+
 
 def finer(moe: MoEConfig, pieces: int) -> MoEConfig:
     """Each expert cut in `pieces` (the paper's m): as many times more experts, each that much narrower, and as many
@@ -33,8 +36,12 @@ def combinations(moe: MoEConfig, limited: bool = True) -> int:
     """How many sets of K experts a token may choose: those that lie within M groups.
 
     limited=False: as if all groups were open, which is "E choose K".
+    ValueError for more than MOST_EXPERTS experts, or more than MOST_GROUPS open groups of still more.
     """
     E, K, G, M = moe.n_routed_experts, moe.n_experts_per_token, moe.n_expert_groups, moe.n_limited_groups
+    if E > MOST_EXPERTS or (limited and MOST_GROUPS < M < G):
+        raise ValueError(f"ways to choose are counted for at most {MOST_EXPERTS:,} experts and {MOST_GROUPS} open "
+                         f"groups, not for {E:,} and {M:,}")
     if not limited or M == G:
         return comb(E, K)
     # Sets that touch each of g given groups: all within them, less those that miss one, and so on.
@@ -107,7 +114,8 @@ def expert_sizes(config: ModelConfig, context: int = 4096) -> ExpertSizes:
 
 def power_by_pieces(moe: MoEConfig, most: int = 16) -> dict[int, float]:
     """For each cut in 1, 2, 4 ... up to `most` pieces that divides d_expert: the ways to choose, as a power of ten."""
-    cuts = [m for m in (1, 2, 4, 8, 16, 32) if m <= most and moe.d_expert % m == 0]
+    cuts = [m for m in (1, 2, 4, 8, 16, 32) if m <= most and moe.d_expert % m == 0
+            and m * moe.n_routed_experts <= MOST_EXPERTS]
     return {m: round(log10(combinations(finer(moe, m))), 2) for m in cuts}
 
 

@@ -79,13 +79,13 @@ def largest_context(config: ModelConfig, memory: int, batch: int = 1, **kinds) -
     The memory's limit alone: the model's own is config.max_seq_len. kinds: as memory_need has them.
     """
     whole("memory", memory)
-    return _most(lambda n: memory_need(config, batch, n, **kinds).total <= memory)
+    return largest(lambda n: memory_need(config, batch, n, **kinds).total <= memory)
 
 
 def largest_batch(config: ModelConfig, memory: int, context: int = 1, **kinds) -> int:
     """The most sequences of `context` tokens with which memory_need stays within `memory` bytes; 0 if not even 1."""
     whole("memory", memory)
-    return _most(lambda n: memory_need(config, n, context, **kinds).total <= memory)
+    return largest(lambda n: memory_need(config, n, context, **kinds).total <= memory)
 
 
 def machines_needed(need: Need, hardware: Hardware) -> int:
@@ -114,10 +114,10 @@ def compute_bound_from(config: ModelConfig, hardware: Hardware, context: int = 1
         return decode_bound(config, hardware, batch, context, **kinds).limited_by == "memory"
 
     most = 2**30
-    return None if reading(most) else _most(reading, most) + 1
+    return None if reading(most) else largest(reading, most) + 1
 
 
-def _most(good: Callable[[int], bool], most: int = MOST) -> int:
+def largest(good: Callable[[int], bool], most: int = MOST) -> int:
     """The largest n from 1 to `most` that is good, 0 if none is; where n is good, every smaller one is."""
     low, high = 0, 1
     while high <= most and good(high):

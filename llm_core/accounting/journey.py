@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llm_core.accounting.cache import cache_bytes
 from llm_core.accounting.parameters import Row, count_parameters, rows
 from llm_core.config import ModelConfig
-from llm_core.validation import instance_of
+from llm_core.validation import instance_of, shown
 
 LATENT_NORMS = ("q_norm", "kv_norm")  # MLA's own norms stand inside its attention
 
@@ -39,7 +39,7 @@ def journey(config: ModelConfig, layer: int = 0, tokens: int = 1, bits: int = 16
     """
     instance_of("config", config, (ModelConfig,))
     if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < config.n_layers:
-        raise ValueError(f"the model has the layers 0 to {config.n_layers - 1}, and no layer {layer!r}")
+        raise ValueError(f"the model has the layers 0 to {config.n_layers - 1}, and no layer {shown(layer)}")
     dense = layer < config.n_dense_layers
     where, copies = ("dense layers", config.n_dense_layers) if dense else ("MoE layers", config.n_moe_layers)
     mine = [row for row in rows(config) if row.where == where]

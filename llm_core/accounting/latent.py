@@ -7,11 +7,11 @@ Rebuild (naive) and absorb: DeepSeek-V2, arXiv:2405.04434, section 2.1.2. Keep: 
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 
 from llm_core.accounting.cache import cache_bytes
 from llm_core.accounting.compute import Hardware, forward_flops
+from llm_core.accounting.fits import largest
 from llm_core.accounting.parameters import rows
 from llm_core.config import LatentAttentionConfig, ModelConfig
 from llm_core.validation import instance_of, one_of, whole
@@ -88,9 +88,8 @@ def rebuilt_from(config: ModelConfig, context: int) -> int | None:
     """
     _latent(config)
     whole("context", context)
-    numbers = range(1, context + 1)
-    place = bisect.bisect_left(numbers, True, key=lambda tokens: _saved(config, tokens, context) < 0)
-    return numbers[place] if place < context else None
+    found = largest(lambda tokens: _saved(config, tokens, context) >= 0, context) + 1
+    return found if found <= context else None
 
 
 def step_formula(config: ModelConfig, tokens: int, context: int, way: str) -> str:

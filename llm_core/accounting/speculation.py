@@ -14,9 +14,10 @@ from functools import lru_cache
 from llm_core.accounting.cache import cache_bytes
 from llm_core.accounting.compute import Hardware, decode_bound, forward_flops
 from llm_core.config import LatentAttentionConfig, ModelConfig
-from llm_core.validation import instance_of, real, whole
+from llm_core.validation import instance_of, real, shown, whole
 
 V3_ACCEPTED = (0.85, 0.90)  # of V3's second tokens, "across various generation topics" (2412.19437, section 5.4.3)
+MOST_GUESSES = 1000
 V3_SPEED_UP = 1.8  # in tokens a second, as published there, without hardware, batch or texts
 
 
@@ -71,6 +72,8 @@ def speculative_bound(config: ModelConfig, hardware: Hardware, guesses: int = 1,
     """
     instance_of("hardware", hardware, (Hardware,))
     whole("guesses", guesses)
+    if guesses > MOST_GUESSES:
+        raise ValueError(f"guesses must be at most {MOST_GUESSES:,} a pass, not {shown(guesses)}")
     sizes = batch, context, weight_bits, cache_bits
     plain, _ = _pass(config, hardware, 1, *sizes)
     checking, limited_by = _pass(config, hardware, 1 + guesses, *sizes)

@@ -7,23 +7,24 @@ transformers has a class for is written, so that it and the engines that read it
 from __future__ import annotations
 
 import json
+import reprlib
 import shutil
-from math import prod
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llm_core import accounting
 from llm_core.checkpoint.gguf_files import rows_in_halves
 from llm_core.checkpoint.names import GPT2_PREFIX, IGNORED, Link, links, repeated
 from llm_core.checkpoint.safetensors_files import BLOCK, SINGLE, TensorFiles
+from llm_core.checkpoint.sizes import check_size
 from llm_core.checkpoint.tokenizer_json import TOKENIZER_FILE, write_tokenizer
 from llm_core.config import GroupedAttentionConfig, ModelConfig
 from llm_core.hf_config import from_hf, read_json, to_hf
 from llm_core.model import LanguageModel
 from llm_core.tokenizer import Tokenizer
+from llm_core.validation import plain, shown
 
 
 def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -42,16 +43,12 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32) -> LanguageM
     _check_quantization(about.get("quantization_config"))
     files = TensorFiles(folder)
     names = _plain_names(files, kind)
-    extra_layers = config.n_mtp_modules
-    if extra_layers and not any(name.startswith(f"model.layers.{config.n_layers}.") for name in names):
+    if not any(name.startswith(f"model.layers.{config.n_layers}.") for name in names):
         config = config.replace(n_mtp_modules=0)
-    described, held = accounting.count_parameters(config).total, sum(map(prod, files.shapes.values()))
-    if described > 100 * max(held, 1):  # before so many layers are set up
-        raise ValueError(f"{folder.name}/config.json describes a model of {described:,} parameters, and the files hold "
-                         f"{held:,} numbers")
+    check_size(config, files.shapes.values(), f"{folder.name}/config.json", stacked=False)
     model = LanguageModel.unfilled(config)
     empty = model.state_dict()
-    plan, same = list(links(config, kind, empty)), repeated(config, extra_layers)
+    plan, same = list(links(config, kind, empty)), repeated(config)
     _check_headers(files, names, plan, same, empty)
 
     parameters = {name for name, _ in model.named_parameters()}
@@ -74,7 +71,7 @@ def _check_quantization(about: object) -> None:
     method = about.get("quant_method") if isinstance(about, dict) else None
     block = about.get("weight_block_size") if isinstance(about, dict) else None
     if method != "fp8" or block != [BLOCK, BLOCK]:
-        raise ValueError(f"the weights are quantised by {str(method)[:40]!r} in blocks of {str(block)[:40]}; only fp8 "
+        raise ValueError(f"the weights are quantised by {shown(method)} in blocks of {reprlib.repr(block)}; only fp8 "
                          f"in blocks of [{BLOCK}, {BLOCK}] can be read here, or the same model in 16 bits")
 
 
@@ -84,7 +81,8 @@ def _plain_names(files: TensorFiles, kind: str) -> dict[str, str]:
     names = {name.removeprefix(prefix): name for name in files.shapes}
     if len(names) < len(files.shapes):
         twice = next(name for name in files.shapes if prefix + name in files.shapes)
-        raise ValueError(f"{files.label(twice)} holds {twice} and {prefix + twice}, which are one tensor's names")
+        raise ValueError(f"{files.label(twice)} holds {plain(twice)} and {plain(prefix + twice)}, which are one "
+                         "tensor's names")
     return names
 
 
@@ -101,7 +99,7 @@ def _check_headers(files: TensorFiles, names: dict[str, str], plan: list[Link], 
     extra = sorted(name for name in names.keys() - known if not name.endswith(IGNORED))
     if extra:
         raise ValueError(f"{files.label(names[extra[0]])} holds {len(extra)} tensors that this model has no place for, "
-                         f"first {names[extra[0]]}")
+                         f"first {plain(names[extra[0]])}")
 
 
 def _fill(link: Link, files: TensorFiles, name: str, weights: dict[str, Tensor]) -> None:

@@ -174,17 +174,14 @@ def _mtp_table(kind: str) -> dict[str, str]:
     return MTP | block
 
 
-def repeated(config: ModelConfig, n_extra_layers: int) -> dict[str, str]:
-    """Names that a file may hold beside the others -> our tensor that each must equal.
-
-    n_extra_layers: how many MTP layers the file may hold.
-    """
+def repeated(config: ModelConfig) -> dict[str, str]:
+    """Names that a file may hold beside the others -> our tensor that each must equal."""
     out = {}
     for theirs, ours in REPEATED.items():
         if config.tie_embeddings:
             ours = "token_embedding.weight"
         elif theirs == "lm_head.weight":
             continue
-        for layer in range(config.n_layers, config.n_layers + n_extra_layers) if "{layer}" in theirs else [0]:
+        for layer in range(config.n_layers, config.n_layers + config.n_mtp_modules) if "{layer}" in theirs else [0]:
             out[theirs.format(layer=layer)] = ours
     return out

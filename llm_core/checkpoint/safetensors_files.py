@@ -8,7 +8,6 @@ few of them: a file that stays open counts as the process's memory, page for pag
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from llm_core.hf_config import inside, read_object
 from llm_core.quantization.fp8 import dequantize_blocks
+from llm_core.validation import plain, shown
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 STORED = ("F32", "BF16", "F16", "F8_E4M3")
@@ -25,6 +26,7 @@ FP8, SCALE = "F8_E4M3", "_scale_inv"  # weight and weight_scale_inv: the factor 
 BLOCK = 128
 PIECE = 4 * 2**20  # bytes
 OPEN_FOR = 16 * 2**20  # bytes, then closed and opened again
+MOST_INDEX_BYTES = 16 * 2**20  # DeepSeek-V3's has 9 million
 
 
 class TensorFiles:
@@ -44,7 +46,7 @@ class TensorFiles:
             self._read_header(file)
         for name, file in promised.items():
             if self._file.get(name) != file:
-                raise ValueError(f"{self._label(INDEX)} says that {name} is in {file}, which lacks it")
+                raise ValueError(f"{self._label(INDEX)} says that {plain(name)} is in {file}, which lacks it")
         self._scales = {name: self.shapes.pop(name) for name in [*self.shapes] if name.endswith(SCALE)
                         and self._stored.get(name.removesuffix(SCALE)) == FP8}
 
@@ -59,7 +61,7 @@ class TensorFiles:
         """Tensor -> file, from the index; empty where there is a single file."""
         if (self.folder / SINGLE).is_file():
             return {}
-        label, path = self._label(INDEX), self.folder / INDEX
+        label, path = self._label(INDEX), inside(self.folder, INDEX)
         if not path.is_file():
             pickles = sorted([*self.folder.glob("*.bin"), *self.folder.glob("*.pt"), *self.folder.glob("*.pth")])
             if pickles:
@@ -67,29 +69,31 @@ class TensorFiles:
                                  f"can run any code, so it is not read here. Get the same model as {SINGLE}")
             raise FileNotFoundError(f"{self.folder.name} holds neither {SINGLE} nor {INDEX}")
         try:
-            files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+            files = read_object(path, MOST_INDEX_BYTES).get("weight_map")
             if not (files and isinstance(files, dict) and all(isinstance(file, str) for file in files.values())):
-                raise TypeError("weight_map must say the file of each tensor")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{label} is no index of tensors ({type(error).__name__}: {str(error)[:80]})") from None
+                raise ValueError("weight_map must say the file of each tensor")
+        except ValueError as error:
+            raise ValueError(f"{label} is no index of tensors ({str(error).removeprefix(label).strip()})") from None
         for file in files.values():
-            if not re.fullmatch(r"\w[\w.-]*\.safetensors", file):
-                raise ValueError(f"{label} names the file {file[:80]!r}; only a safetensors file beside it can be read")
+            if not re.fullmatch(r"\w[\w.-]{0,99}\.safetensors", file):
+                raise ValueError(f"{label} names the file {shown(file)}; only a safetensors file beside it can be read")
         return files
 
     def _open(self, file: str):
-        if not (self.folder / file).is_file():
+        path = inside(self.folder, file)
+        if not path.is_file():
             raise FileNotFoundError(f"{self._label(file)} is missing, which {INDEX} names")
         try:
-            return safe_open(self.folder / file, framework="pt")
+            return safe_open(path, framework="pt")
         except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{self._label(file)} is damaged or cut off ({error}); get it again") from None
+            why = plain(str(error))
+            raise ValueError(f"{self._label(file)} is damaged or cut off ({why}); get it again") from None
 
     def _read_header(self, file: str) -> None:
         with self._open(file) as opened:
             for name in opened.keys():
                 if name in self._file:
-                    raise ValueError(f"{name} is in {self._label(self._file[name])} and in {self._label(file)}")
+                    raise ValueError(f"{plain(name)} is in {self._label(self._file[name])} and in {self._label(file)}")
                 part = opened.get_slice(name)
                 self._file[name], self.shapes[name] = file, part.get_shape()
                 self._stored[name] = part.get_dtype()
@@ -100,15 +104,15 @@ class TensorFiles:
         if stored not in STORED:
             raise ValueError(f"{label}: {name} is stored as {stored}, and only {', '.join(STORED)} can be read here")
         if found != shape:
-            raise ValueError(f"{label}: {name} has shape {found}, the model needs {shape}")
+            raise ValueError(f"{label}: {name} has shape {plain(str(found))}, the model needs {shape}")
         if stored != FP8:
             return
         blocks = [-(-size // BLOCK) for size in shape]  # the last one may be cut off
         if len(shape) != 2 or self._scales.get(name + SCALE) is None:
             raise ValueError(f"{label}: {name} is stored as {FP8} and lacks {name + SCALE}, its scales")
         if self._scales[name + SCALE] != blocks:
-            raise ValueError(f"{label}: {name + SCALE} has shape {self._scales[name + SCALE]}, and {shape} in blocks "
-                             f"of {BLOCK} x {BLOCK} needs {blocks}")
+            raise ValueError(f"{label}: {name + SCALE} has shape {plain(str(self._scales[name + SCALE]))}, and {shape} "
+                             f"in blocks of {BLOCK} x {BLOCK} needs {blocks}")
         if self._stored[name + SCALE] not in STORED[:3]:
             raise ValueError(f"{label}: {name + SCALE} is stored as {self._stored[name + SCALE]}")
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from llm_core.bpe import GPT2_PATTERN
-from llm_core.hf_config import read_json
+from llm_core.hf_config import inside, read_json, read_object
 from llm_core.tokenizer import END_OF_TEXT, SMOLLM_PATTERN, Tokenizer, bytes_by_letter
+from llm_core.validation import plain
 
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
 DIGITS = {"type": "Digits", "individual_digits": True}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 MOST_TOKENS = 2**21
+MOST_FILE_BYTES = 64 * 2**20
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -26,11 +28,11 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     ValueError if the file is damaged. What ends a text is config.json's eos_token_id, where that is one of the special
     tokens, or else the token <|endoftext|>.
     """
-    path = folder / TOKENIZER_FILE
+    path = inside(folder, TOKENIZER_FILE)
     if not path.is_file():
         return None
+    about, config = read_object(path, MOST_FILE_BYTES), read_json(folder)
     try:
-        about = read_json(path)
         pattern = _pattern(about)
         if pattern is None:
             return None
@@ -38,12 +40,13 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
         ranks = _ranks(about["model"], special)
         if ranks is None or not _ids_are_plain(ranks, special):
             return None
-        eos = read_json(folder).get("eos_token_id")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder.name}/{TOKENIZER_FILE} is damaged ({type(error).__name__}: {error})") from None
-    eos = eos[0] if isinstance(eos, list) and eos else eos
-    end = eos if eos in special.values() else special.get(END_OF_TEXT)
-    return Tokenizer(folder.name or "folder", ranks, end, pattern=pattern, special=special)
+        eos = config.get("eos_token_id")
+        eos = eos[0] if isinstance(eos, list) and eos else eos
+        end = eos if type(eos) is int and eos in special.values() else special.get(END_OF_TEXT)
+        return Tokenizer(folder.name or "folder", ranks, end, pattern=pattern, special=special)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        why = f"{type(error).__name__}: {plain(str(error))}"
+        raise ValueError(f"{folder.name}/{TOKENIZER_FILE} is damaged ({why})") from None
 
 
 def _pattern(about: dict[str, Any]) -> str | None:
@@ -67,6 +70,8 @@ def _ranks(model: dict[str, Any], special: dict[str, int]) -> dict[bytes, int] |
     """Each ordinary token's bytes and id; None if merging by ids would not be merging in the order of the merges."""
     byte_of, vocabulary = bytes_by_letter(), model["vocab"]
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    if not isinstance(model["merges"], list) or not all(len(pair) == 2 and all(pair) for pair in merges):
+        raise ValueError("merges must be a list, each of two tokens")
     ids = [vocabulary["".join(pair)] for pair in merges]
     merged = {"".join(pair) for pair in merges}
     ordinary = {token: id for token, id in vocabulary.items() if token not in special}

@@ -5,9 +5,11 @@
     to_hf(config)            what transformers opens, where it has a class that computes the same
 """
 
-from llm_core.hf_config.keys import read_json
-from llm_core.hf_config.pasted import MOST_BYTES, Pasted, read_pasted
+from llm_core.hf_config.files import inside, label_of, read_object
+from llm_core.hf_config.keys import MOST_BYTES, read_json
+from llm_core.hf_config.pasted import Pasted, read_pasted
 from llm_core.hf_config.reading import from_hf, read_hf
 from llm_core.hf_config.writing import to_hf
 
-__all__ = ["MOST_BYTES", "Pasted", "from_hf", "read_hf", "read_json", "read_pasted", "to_hf"]
+__all__ = ["MOST_BYTES", "Pasted", "from_hf", "inside", "label_of", "read_hf", "read_json", "read_object",
+           "read_pasted", "to_hf"]

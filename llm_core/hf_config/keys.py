@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from llm_core.hf_config.files import inside, label_of, read_object
+from llm_core.validation import shown
+
 MOST = 2**31 - 1  # no size of a model is larger
+MOST_BYTES = 200_000  # the largest published config.json has a few thousand
 REQUIRED = object()
 
 
-def read_json(source: str | Path) -> dict:
-    """The JSON object in a file, or in config.json of a folder."""
+def read_json(source: str | Path, most_bytes: int = MOST_BYTES) -> dict:
+    """The JSON object in a file, or in config.json of a folder, of at most so many bytes."""
     if not isinstance(source, (str, Path)):
         raise ValueError(f"a config is a path or a dict, not {type(source).__name__}")
-    path = Path(source) / "config.json" if Path(source).is_dir() else Path(source)
-    label = f"{path.parent.name}/{path.name}".lstrip("/")
+    path = Path(source)
+    if path.is_dir():
+        path = inside(path, "config.json")
     if not path.is_file():
-        raise FileNotFoundError(f"{label} is missing; it describes the model")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{label} is not JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{label} must be a JSON object, not {shown(data)}")
-    return data
-
-
-def shown(value: Any) -> str:
-    """A value for a message, whatever somebody put there."""
-    if isinstance(value, (bool, float)) or value is None or (isinstance(value, int) and abs(value) < 10**20):
-        return repr(value)
-    if isinstance(value, str):
-        return repr(value if len(value) < 60 else value[:60] + "…")
-    return "a number of that size" if isinstance(value, int) else f"a {type(value).__name__}"
+        raise FileNotFoundError(f"{label_of(path)} is missing; it describes the model")
+    return read_object(path, most_bytes)
 
 
 class Keys:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from llm_core.config import ModelConfig
-from llm_core.hf_config.keys import MOST, shown
+from llm_core.hf_config.files import parse
+from llm_core.hf_config.keys import MOST, MOST_BYTES
 from llm_core.hf_config.reading import read_hf
+from llm_core.validation import plain, shown
 
 TOO_DEEP = "this is nested far too deep for a config.json"
-MOST_BYTES = 200_000  # the largest published ones have a few thousand
 
 # Keys of published files that change neither what a model computes nor its sizes: training, writing, and the file.
 HARMLESS = frozenset("""
@@ -38,13 +38,17 @@ class Pasted:
         """What was not read, in plain words; "" if everything was."""
         out = ""
         if self.harmless:
-            out += f"Not read, because they change no size: {', '.join(self.harmless)}. "
+            out += f"Not read, because they change no size: {_listed(self.harmless, 60)}. "
         if any(name.startswith("quantization_config") for name in self.harmless):
             out += "The file stores its weights in few bits; what is counted here are numbers, whatever their bits. "
         if self.unknown:
             out += ("Not known here, so if they add tensors, the count misses those: "
-                    f"{', '.join(name[:40] for name in self.unknown[:12])}{' …' if len(self.unknown) > 12 else ''}. ")
+                    f"{_listed(self.unknown, 12)}. ")
         return out.strip()
+
+
+def _listed(names: tuple[str, ...], most: int) -> str:
+    return ", ".join(plain(name[:40]) for name in names[:most]) + (" …" if len(names) > most else "")
 
 
 def read_pasted(text: str | bytes) -> Pasted:
@@ -60,31 +64,21 @@ def read_pasted(text: str | bytes) -> Pasted:
         config, unread = read_hf(data)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
-    known = [name for name in unread if name in HARMLESS or name.startswith(HARMLESS_STARTS)]
-    return Pasted(config, tuple(known), tuple(name for name in unread if name not in known))
+    known: dict[bool, list[str]] = {True: [], False: []}
+    for name in unread:
+        known[name in HARMLESS or name.startswith(HARMLESS_STARTS)].append(name)
+    return Pasted(config, tuple(known[True]), tuple(known[False]))
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:
-    """A JSON object. ValueError for more than MOST_BYTES, and for what JSON readers take in different ways: a key that
-    is there twice, NaN and Infinity, numbers without end, nesting without end."""
+    """A JSON object. ValueError for more than MOST_BYTES, and for what `parse` refuses."""
     size = len(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     if size > MOST_BYTES:
         raise ValueError(f"this text has {size:,} bytes; a config.json has a few thousand, and at most {MOST_BYTES:,} "
                          "are read")
-    if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise ValueError("this file is no text in UTF-8, and a config.json is") from None
     if not text.strip():
         raise ValueError("there is nothing here; paste the content of a config.json")
-    try:
-        data = json.loads(text.lstrip("\ufeff"), object_pairs_hook=_once_each, parse_constant=_refuse_constant,
-                          parse_int=_int, parse_float=_float)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"this is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
+    data = parse(text)
     if not isinstance(data, dict):
         raise ValueError(f"a config.json is an object, in curly brackets, not {shown(data)}")
     return data
@@ -96,30 +90,4 @@ def _refuse_giants(data: dict[str, Any]) -> None:
         if isinstance(value, dict):
             _refuse_giants(value)
         elif isinstance(value, int) and value > MOST:
-            raise ValueError(f"{name[:40]} must be at most {MOST}, not {shown(value)}")
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in out:
-            raise ValueError(f"the key {shown(name)} is there twice, and nobody can say which of the two counts")
-        out[name] = value
-    return out
-
-
-def _refuse_constant(name: str):
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _int(text: str) -> int:
-    if len(text) > 40:
-        raise ValueError(f"a number of {len(text)} digits is no size of a model")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text[:40]} is larger than any number that can be held")
-    return value
+            raise ValueError(f"{plain(name)} must be at most {MOST}, not {shown(value)}")

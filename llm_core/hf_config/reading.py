@@ -31,7 +31,8 @@ from llm_core.config import (
     YarnConfig,
     yarn_mscale,
 )
-from llm_core.hf_config.keys import REQUIRED, Keys, read_json, shown
+from llm_core.hf_config.keys import REQUIRED, Keys, read_json
+from llm_core.validation import shown
 
 
 def from_hf(source: str | Path | dict) -> ModelConfig:

@@ -8,7 +8,6 @@ A real one, trained by others: SmolLM2, whose file comes with a data package. Ot
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -18,12 +17,15 @@ from llm_core.checkpoint.gguf_files import load_gguf
 from llm_core.checkpoint.hf_folder import load_hf
 from llm_core.checkpoint.tokenizer_json import read_tokenizer
 from llm_core.config import ModelConfig
+from llm_core.hf_config import inside, label_of, read_object
 from llm_core.model import LanguageModel
 from llm_core.pretrained.store import load_weights
 from llm_core.tokenizer import Tokenizer
+from llm_core.validation import instance_of, shown
 
 FOLDER = Path(__file__).parent
 GRID = "grid"
+MOST_CARD_BYTES = 4 * 2**20
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # OWNER/NAME
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -74,6 +76,7 @@ def load_pretrained(name_or_folder: str | Path) -> tuple[LanguageModel, Tokenize
     if "config" not in about:
         raise ValueError(f"{folder.name}/card.json lacks the key config, which describes the model")
     model = load_weights(folder / "model.safetensors", ModelConfig.from_dict(about["config"]), entry)
+    instance_of("tokenizer", about.get("tokenizer"), (str,), optional=True)
     return model, tokenizer.get(about["tokenizer"]) if about.get("tokenizer") else None
 
 
@@ -115,8 +118,8 @@ def _place(name: str) -> tuple[Path, str]:
         return FOLDER / name, ""
     if name and Path(name).is_dir():
         return Path(name), ""
-    near = difflib.get_close_matches(name, names(), n=3) or names()[:2]
-    raise FileNotFoundError(f"no trained model or folder is called {name!r}; nearest: {', '.join(near)}")
+    near = difflib.get_close_matches(name[:60], names(), n=3) or names()[:2]
+    raise FileNotFoundError(f"no trained model or folder is called {shown(name)}; nearest: {', '.join(near)}")
 
 
 def _entry(about: dict, entry: str) -> dict:
@@ -129,13 +132,6 @@ def _entry(about: dict, entry: str) -> dict:
 
 @cache
 def _read_card(path: Path) -> dict:
-    label = f"{path.parent.name}/{path.name}"
     if not path.is_file():
-        raise FileNotFoundError(f"{label} is missing; it describes the model beside it")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{label} is not JSON ({error})") from None
-    if not isinstance(about, dict):
-        raise ValueError(f"{label} must be a JSON object")
-    return about
+        raise FileNotFoundError(f"{label_of(path)} is missing; it describes the model beside it")
+    return read_object(inside(path.parent, path.name), MOST_CARD_BYTES)

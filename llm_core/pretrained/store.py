@@ -9,8 +9,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from llm_core.checkpoint.sizes import check_size
 from llm_core.config import ModelConfig
+from llm_core.hf_config import inside
 from llm_core.model import LanguageModel
+from llm_core.validation import plain
 
 
 def save_weights(path: Path, models: dict[str, LanguageModel]) -> None:
@@ -37,32 +40,35 @@ def load_weights(path: Path, config: ModelConfig, name: str = "") -> LanguageMod
     if not path.is_file():
         raise FileNotFoundError(f"the weight file {path.parent.name}/{path.name} is missing; train it again, or get it "
                                 "from the project's repository")
-    model = LanguageModel.unfilled(config)
-    wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    model.load_state_dict(_read(path, f"{name}/" if name else "", wanted), assign=True)
+    label, prefix = f"{path.parent.name}/{path.name}", f"{name}/" if name else ""
+    try:
+        with safe_open(inside(path.parent, path.name), framework="pt") as file:
+            held = {key.removeprefix(prefix): file.get_slice(key).get_shape() for key in file.keys()
+                    if key.startswith(prefix)}
+            check_size(config, held.values(), f"{path.parent.name}/card.json")
+            model = LanguageModel.unfilled(config)
+            wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
+            model.load_state_dict(_read(file, prefix, wanted, held, label), assign=True)
+    except SafetensorError as error:
+        raise ValueError(f"{label} is damaged or cut off ({plain(str(error))}); get it again, or train it "
+                         "again") from None
     return model.eval()
 
 
-def _read(path: Path, prefix: str, wanted: dict[str, torch.Size]) -> dict[str, Tensor]:
-    label = f"{path.parent.name}/{path.name}"
-    try:
-        with safe_open(path, framework="pt") as file:
-            held = {key.removeprefix(prefix) for key in file.keys() if key.startswith(prefix)}
-            missing, extra = sorted(wanted.keys() - held), sorted(held - wanted.keys())
-            if missing:
-                raise ValueError(f"{label} lacks {len(missing)} of {len(wanted)} tensors, first {prefix}{missing[0]}")
-            if extra:
-                raise ValueError(f"{label} holds {len(extra)} tensors that this model has no place for, "
-                                 f"first {prefix}{extra[0]}")
-            tensors = {}
-            for key, shape in wanted.items():
-                tensor = file.get_tensor(prefix + key)
-                if tensor.shape != shape:
-                    raise ValueError(f"{label}: {prefix}{key} has shape {list(tensor.shape)}, "
-                                     f"the model needs {list(shape)}")
-                if not tensor.is_floating_point():
-                    raise ValueError(f"{label}: {prefix}{key} holds {tensor.dtype}, not floating-point numbers")
-                tensors[key] = tensor.float()
-            return tensors
-    except SafetensorError as error:
-        raise ValueError(f"{label} is damaged or cut off ({error}); get it again, or train it again") from None
+def _read(file, prefix: str, wanted: dict[str, torch.Size], held: dict[str, list[int]],
+          label: str) -> dict[str, Tensor]:
+    missing, extra = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    if missing:
+        raise ValueError(f"{label} lacks {len(missing)} of {len(wanted)} tensors, first {prefix}{missing[0]}")
+    if extra:
+        raise ValueError(f"{label} holds {len(extra)} tensors that this model has no place for, "
+                         f"first {plain(prefix + extra[0])}")
+    tensors = {}
+    for key, shape in wanted.items():
+        if torch.Size(held[key]) != shape:
+            raise ValueError(f"{label}: {prefix}{key} has shape {plain(str(held[key]))}, the model needs {list(shape)}")
+        tensor = file.get_tensor(prefix + key)
+        if not tensor.is_floating_point():
+            raise ValueError(f"{label}: {prefix}{key} holds {tensor.dtype}, not floating-point numbers")
+        tensors[key] = tensor.float()
+    return tensors
