@@ -30,6 +30,7 @@ def main() -> int:
 
     import torch  # only now: it takes seconds, in which one may want to stop already
 
+    from llm_core.programs import sentence
     from llm_core.training.lab.learning import learn
     from llm_core.training.lab.plan import Settings
 
@@ -38,7 +39,7 @@ def main() -> int:
         learn(Settings(**request["settings"]), request["source"], request["own"], request["seconds"], say,
               stop.is_set, folder)
     except (ValueError, OSError) as problem:
-        say({"kind": "problem", "sentence": str(problem)})
+        say({"kind": "problem", "sentence": sentence(problem)})
     except MemoryError:
         say({"kind": "problem", "sentence": "this computer has too little free memory for it; take a smaller batch"})
     except Exception as problem:  # a sentence for the page; there is nobody to read a traceback
@@ -60,7 +61,10 @@ def _listen(folder: Path, stop: threading.Event) -> None:
         for line in sys.stdin:
             if line.strip() == "stop":
                 stop.set()
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(5):  # the other thread may be writing into it
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
     os._exit(0)
 
 
