@@ -79,12 +79,16 @@ def main(name: str, folder: Path) -> int:
         child = os.fork()
         if not child:
             watch(now, number)
-            with contextlib.redirect_stdout(io.StringIO()):
-                work(now)
-            os._exit(0)
-        if os.waitpid(child, 0)[1] == 0:
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    work(now)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitpid(child, 0)[1]
+        if not os.WIFSIGNALED(status):
             print(number)
-            return 0
+            return status
     return 1
 
 
