@@ -2,7 +2,10 @@
 
 import sys
 
-from apps import site, starting
+from llm_core import programs
+
+with programs.starting():
+    from apps import site, starting
 
 if __name__ == "__main__":
     sys.exit(starting.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True,

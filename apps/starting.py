@@ -18,6 +18,7 @@ from unittest.mock import patch
 import gradio as gr
 
 from apps import chart, limits
+from llm_core import programs
 
 STYLE = Path(__file__).with_name("style.css")
 COURSE = "Build DeepSeek from scratch"
@@ -94,7 +95,7 @@ def _say_when_full(demo: gr.Blocks) -> None:
 
 def serve(build: Callable[[], gr.Blocks], program: str, description: str, arguments: list[str] | None = None, *,
           offers_mcp: bool = False, prepare: Callable[[], None] | None = None) -> int:
-    """Read --host and --port (and --mcp), then serve what `build` makes. Exit code 0, or 2 after one sentence."""
+    """Read --host and --port (and --mcp), then serve what `build` makes. Exit code 0, or another after a sentence."""
     parser = _Parser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1",
                         help="default 127.0.0.1: this computer alone; 0.0.0.0: the whole network")
@@ -128,8 +129,11 @@ def serve(build: Callable[[], gr.Blocks], program: str, description: str, argume
             print(OPEN, file=sys.stderr, flush=True)
         launch(demo, given.host, port, mcp, prepare, auth)
     except (ValueError, OSError) as problem:
-        print(problem, file=sys.stderr)
+        print(programs.sentence(problem), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before it serves
+        print("stopped", file=sys.stderr)
+        return programs.STOPPED
     return 0
 
 

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from llm_core import hub
 from llm_core.data import HELD_OUT, TokenText
+from llm_core.programs import write_whole
 from llm_core.tokenizer import Tokenizer
 
 BLOCK = 2**20  # characters that are tokenized at a time
@@ -47,7 +49,7 @@ def prepare(source: str, tokenizer: Tokenizer, folder: Path,
             _remove(folder)
             raise ValueError(f"{source} holds {facts['train'] + facts['held_out']} tokens, too few to learn from and "
                              "to hold 5 % out; give at least a page of text")
-        (folder / "facts.json").write_text(json.dumps({**facts, "made_of": made_of}), encoding="utf-8")
+        write_whole(folder / "facts.json", json.dumps({**facts, "made_of": made_of}).encode())
     train, held_out = (np.memmap(folder / f"{part}.bin", dtype, "r", shape=(facts[part],))
                        for part in ("train", "held_out"))
     return TokenText(name, train, held_out, facts["held_out_bytes"])
@@ -72,7 +74,6 @@ def find(source: str) -> tuple[str, list[Path]]:
 
 def _from_the_hub(name: str) -> tuple[str, list[Path]]:
     """hf:OWNER/DATASET takes its text files, hf:OWNER/DATASET/FILE one of them."""
-    from huggingface_hub import snapshot_download  # here, since only this source needs a network
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     parts = name.split("/", 2)
@@ -80,7 +81,7 @@ def _from_the_hub(name: str) -> tuple[str, list[Path]]:
         raise ValueError(f"a dataset on the hub is named {HUB}OWNER/NAME or {HUB}OWNER/NAME/FILE, not {HUB}{name}")
     wanted = [parts[2]] if len(parts) == 3 else [f"*{suffix}" for suffix in SUFFIXES]
     try:
-        folder = Path(snapshot_download("/".join(parts[:2]), repo_type="dataset", allow_patterns=wanted))
+        folder = hub.snapshot("/".join(parts[:2]), "dataset", wanted)
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as problem:
         raise FileNotFoundError(f"the dataset {name} could not be had from the Hugging Face hub "
                                 f"({type(problem).__name__}); is there a network, and is the name right? A file or "

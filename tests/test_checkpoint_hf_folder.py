@@ -139,7 +139,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr("llm_core.checkpoint.hf_folder.save_file", full_disk)
+    monkeypatch.setattr("llm_core.checkpoint.hf_folder.save_tensors", full_disk)
     (tmp_path / "empty").mkdir()
     for name in ("none", "empty"):
         with pytest.raises(OSError, match="no space left"):

@@ -143,7 +143,7 @@ def hub(monkeypatch, tmp_path):
     """huggingface_hub's download, which never happens: it answers from a folder, or fails as it is told."""
     asked = []
 
-    def snapshot_download(hub_id, allow_patterns, ignore_patterns):
+    def snapshot_download(hub_id, allow_patterns, ignore_patterns, **_):
         asked.append((hub_id, allow_patterns, ignore_patterns))
         if isinstance(answer[0], Exception):
             raise answer[0]

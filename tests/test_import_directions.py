@@ -56,6 +56,8 @@ accounting pretrained > grid
 positions > turning
 pretrained training > past_context
 data generation moe quantization training > few_bits
+programs > checkpoint pretrained training token_files
+hub > pretrained token_files
 """
 ON_TOP = {"checks", "mistakes"}  # may import all others
 TORCH_FREE = ("validation", "config", "hf_config", "presets", "cache_layout", "accounting", "ladder")

@@ -141,7 +141,8 @@ def test_a_dataset_of_the_hub(tmp_path, monkeypatch):
     text = token_files.prepare("hf:roneneldan/TinyStories/TinyStories-train.txt", COURSE, tmp_path / "tokens")
     assert text.name == "TinyStories" and len(text.train) > 100
     assert asked == {"name": "roneneldan/TinyStories", "repo_type": "dataset",
-                     "allow_patterns": ["TinyStories-train.txt"]}
+                     "allow_patterns": ["TinyStories-train.txt"], "ignore_patterns": None,
+                     "local_files_only": True}  # the tests are offline
     token_files.prepare("hf:roneneldan/TinyStories", COURSE, tmp_path / "tokens")
     assert asked["allow_patterns"] == ["*.txt", "*.md", "*.jsonl"]
 

@@ -9,12 +9,16 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
+from llm_core import programs
+
+with programs.starting():
+    import torch
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from llm_core.checkpoint.hf_folder import save_hf
-    from llm_core.pretrained import load_pretrained
+    with programs.starting():
+        from llm_core.checkpoint.hf_folder import save_hf
+        from llm_core.pretrained import load_pretrained
 
     dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
     parser = argparse.ArgumentParser(prog="python -m llm_core.checkpoint", description=__doc__.splitlines()[0])
@@ -26,8 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
         model, tokenizer = load_pretrained(given.name)
         save_hf(model, given.folder, tokenizer, dtypes[given.dtype])
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(programs.sentence(error), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        whole = (given.folder / "config.json").is_file()
+        print(f"stopped; {given.folder.name} {'is whole' if whole else 'was not written'}", file=sys.stderr)
+        return programs.STOPPED
     files = sorted(given.folder.iterdir())
     print(f"wrote {given.folder.name}: {', '.join(file.name for file in files)} "
           f"({sum(file.stat().st_size for file in files):,} bytes)")

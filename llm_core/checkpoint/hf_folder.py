@@ -12,12 +12,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from llm_core import programs
 from llm_core.checkpoint.gguf_files import rows_in_halves
 from llm_core.checkpoint.names import GPT2_PREFIX, IGNORED, Link, links, repeated
-from llm_core.checkpoint.safetensors_files import BLOCK, SINGLE, TensorFiles
+from llm_core.checkpoint.safetensors_files import BLOCK, SINGLE, TensorFiles, save_tensors
 from llm_core.checkpoint.sizes import check_size
 from llm_core.checkpoint.tokenizer_json import TOKENIZER_FILE, write_tokenizer
 from llm_core.config import GroupedAttentionConfig, ModelConfig
@@ -123,7 +123,7 @@ def save_hf(model: LanguageModel, folder: str | Path, tokenizer: Tokenizer | Non
     """Write a folder that transformers opens with equal logits: config.json, model.safetensors, and the tokenizer's.
 
     The folder must not hold anything yet; it appears whole or not at all. ValueError if it does, or if transformers
-    has no model that computes the same.
+    has no model that computes the same; OSError if there is no room or no right.
     """
     folder = Path(folder)
     about = to_hf(model.config)
@@ -137,15 +137,18 @@ def save_hf(model: LanguageModel, folder: str | Path, tokenizer: Tokenizer | Non
         about["bos_token_id"] = about["eos_token_id"] = tokenizer.end_of_text
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
-        save_file(_published(model, about["model_type"], dtype), part / SINGLE, metadata={"format": "pt"})
+        part.mkdir(parents=True)
+        save_tensors(_published(model, about["model_type"], dtype), part / SINGLE, {"format": "pt"})
         (part / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             write_tokenizer(tokenizer, part / TOKENIZER_FILE, model.config.max_seq_len)
         if folder.exists():
             folder.rmdir()
         part.replace(folder)
+    except OSError as problem:
+        raise OSError(f"{folder} could not be written ({programs.reason(problem)}), and nothing of it was; make room, "
+                      "or name another folder") from problem
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -8,12 +8,14 @@ few of them: a file that stays open counts as the process's memory, page for pag
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from llm_core.hf_config import inside, read_object
@@ -27,6 +29,20 @@ BLOCK = 128
 PIECE = 4 * 2**20  # bytes
 OPEN_FOR = 16 * 2**20  # bytes, then closed and opened again
 MOST_INDEX_BYTES = 16 * 2**20  # DeepSeek-V3's has 9 million
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """OSError with the system's reason if there is no room or no right."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as problem:
+        raise system_error(problem) or problem from None
+
+
+def system_error(problem: SafetensorError) -> OSError | None:
+    """The system's error behind one of safetensors' own, which hands its number on in its text alone."""
+    match = re.search(r"os error (\d+)", str(problem))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
 
 
 class TensorFiles:

@@ -12,8 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import llm_core
-from llm_core.checks.workbook import class_table, copies, files, results, students
-from llm_core.checks.workbook.files import Trouble
+from llm_core import programs
+
+with programs.starting():
+    from llm_core.checks.workbook import class_table, copies, files, results, students
+    from llm_core.checks.workbook.files import Trouble
 
 PROGRAM = "python -m llm_core.checks"
 EXAMPLES = f"""
@@ -162,10 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
         _no_more_output()
     except OSError as problem:
         _no_more_output()
-        return _stop(f"{problem.filename or 'the output'} cannot be used ({files.reason(problem)})")
+        return _stop(f"{problem.filename or 'the output'} cannot be used ({programs.reason(problem)})")
     except KeyboardInterrupt:
         print("Stopped. What was written is whole; run it again to go on.", file=sys.stderr)
-        return 130
+        return programs.STOPPED
     return 0
 
 

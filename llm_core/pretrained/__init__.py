@@ -12,7 +12,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from llm_core import presets, tokenizer
+from llm_core import hub, presets, tokenizer
 from llm_core.checkpoint.gguf_files import load_gguf
 from llm_core.checkpoint.hf_folder import load_hf
 from llm_core.checkpoint.tokenizer_json import read_tokenizer
@@ -89,12 +89,10 @@ def _download(hub_id: str) -> Path:
 
     Only safetensors and JSON files are asked for, never pickles or code.
     """
-    import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=["*.safetensors", "*.json"],
-                                                      ignore_patterns=["*/*", "consolidated*"]))
+        return hub.snapshot(hub_id, "model", ["*.safetensors", "*.json"], ["*/*", "consolidated*"])
     except HFValidationError as error:
         raise ValueError(f"{hub_id!r} is no name of the hub ({error})") from None
     except GatedRepoError:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from llm_core.checkpoint.safetensors_files import save_tensors
 from llm_core.checkpoint.sizes import check_size
 from llm_core.config import ModelConfig
 from llm_core.hf_config import inside
@@ -27,8 +27,12 @@ def save_weights(path: Path, models: dict[str, LanguageModel]) -> None:
             tensors[prefix + key] = tensor.detach().to(dtype).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")  # whole or not at all: a file that is cut off never takes the good one's place
-    save_file(tensors, part)
-    part.replace(path)
+    try:
+        save_tensors(tensors, part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def load_weights(path: Path, config: ModelConfig, name: str = "") -> LanguageModel:

@@ -15,15 +15,18 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
+from llm_core import programs
 
-from llm_core import data, presets, pretrained, token_files, tokenizer
-from llm_core.training.card import PROMPTS, bits, sample, write_grid, write_mini
-from llm_core.training.log import Log
-from llm_core.training.loop import Result, train
-from llm_core.training.ranks import Ranks, gathered, lost, start
-from llm_core.training.recipe import RECIPES, Recipe
+with programs.starting():
+    import torch
+    from tqdm import tqdm
+
+    from llm_core import data, presets, pretrained, token_files, tokenizer
+    from llm_core.training.card import PROMPTS, bits, sample, write_grid, write_mini
+    from llm_core.training.log import Log
+    from llm_core.training.loop import Result, train
+    from llm_core.training.ranks import Ranks, gathered, lost, start
+    from llm_core.training.recipe import RECIPES, Recipe
 
 SETTINGS = ("steps", "batch_size", "context", "learning_rate", "warmup_steps", "evaluate_every", "seed", "accumulate",
             "mtp_weight", "precision")  # of the recipe, that the command line may change
@@ -145,12 +148,14 @@ def main(arguments: list[str] | None = None) -> int:
             run(options.model, text, out, out, changes, options.checkpoint_every, ranks)
     except (ValueError, OSError) as error:
         if ranks.first:
-            print(error, file=sys.stderr)
+            if isinstance(error, OSError) and error.errno and not error.filename:  # a file that was open already
+                error.filename = str(options.out or "runs")
+            print(programs.sentence(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if ranks.first:
             print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return programs.STOPPED
     except RuntimeError as error:
         if ranks.size == 1 or not lost(error):
             raise

@@ -15,6 +15,7 @@ from llm_core import accounting, data, presets, pretrained, tokenizer
 from llm_core.generation import generate
 from llm_core.model import LanguageModel
 from llm_core.pretrained.store import load_weights, save_weights
+from llm_core.programs import write_whole
 from llm_core.sampling import Sampler
 from llm_core.training.evaluate import bits_per_byte, second_token
 from llm_core.training.recipe import Recipe
@@ -70,7 +71,7 @@ def write_mini(folder: Path, recipe: Recipe, result: Result, text: data.TokenTex
     stored = load_weights(folder / "model.safetensors", result.model.config)
     about = describe(stored, recipe, result, text, log)
     _write_json(folder / "card.json", about)
-    (folder / "README.md").write_text(mini_card(recipe.preset, about), encoding="utf-8", newline="\n")
+    write_whole(folder / "README.md", mini_card(recipe.preset, about).encode())
 
 
 def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], text: data.TokenText) -> None:
@@ -81,7 +82,7 @@ def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], text: data.Token
         stored = load_weights(folder / "model.safetensors", result.model.config, recipe.preset)
         models[recipe.preset] = describe(stored, recipe, result, text)
     _write_json(folder / "card.json", {"models": models})
-    (folder / "README.md").write_text(grid_card(models), encoding="utf-8", newline="\n")
+    write_whole(folder / "README.md", grid_card(models).encode())
 
 
 def bits(card: Path) -> dict[str, float]:
@@ -94,7 +95,7 @@ def bits(card: Path) -> dict[str, float]:
 
 
 def _write_json(path: Path, about: dict) -> None:
-    path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    write_whole(path, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def mini_card(name: str, about: dict) -> str:

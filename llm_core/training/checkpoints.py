@@ -25,6 +25,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
 
+from llm_core.checkpoint.safetensors_files import system_error
 from llm_core.training.ranks import ALONE, Ranks
 
 KEPT = 2  # the last one, and one more in case a disk spoils it
@@ -142,10 +143,8 @@ def _tried(action: Callable, *arguments) -> str:
 
 
 def _reason(problem: BaseException) -> str:
-    """What went wrong, in the system's own words. safetensors' writer hands the system's number on in its text."""
-    number = getattr(problem, "errno", None)
-    if number is None and (match := re.search(r"os error (\d+)", str(problem))):
-        number = int(match[1])
+    """What went wrong, in the system's own words."""
+    number = getattr(system_error(problem) or problem, "errno", None)
     return os.strerror(number) if number in errno.errorcode else str(problem)
 
 

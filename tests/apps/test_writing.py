@@ -29,6 +29,17 @@ def test_the_written_text_is_what_generate_gives(model):
         assert last.tokens == 12 and last.token == ids[-1] and last.ended == "All 12 tokens are written."
 
 
+def test_a_seed_writes_the_same_text_again_and_with_more_threads():
+    model, words = writing.load("deepseek-mini")
+    before, texts = torch.get_num_threads(), []
+    for seed, threads in ((3, 1), (3, 1), (3, 2), (4, 1)):
+        torch.set_num_threads(threads)
+        *_, last = writing.write(model, words, words.encode("ROMEO:\n"), 40, writing.sampler(0.8, 50, 1.0, seed))
+        texts.append(last.text)
+    torch.set_num_threads(before)
+    assert texts[0] == texts[1] == texts[2] != texts[3]
+
+
 def test_slowly_shows_each_token_and_keeps_to_the_updates_a_browser_can_follow(model):
     start = time.perf_counter()
     seen = list(writing.write(model, COURSE, PROMPT, 6, Sampler(seed=0), slowly=True))

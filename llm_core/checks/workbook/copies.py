@@ -73,10 +73,11 @@ def _one(folder: Path, place: str, new: bytes, known: dict[str, Marks], beside: 
         return f"updated: {place}"
     if was and now["words"] == was["words"]:
         return f"yours: {place}. You changed it, and the course did not"
-    known[place] = now
     if mine["words"] == now["words"]:
+        known[place] = now
         return ""  # the learner took over the new one, and ran it
     name = _beside(folder, place, new, beside)
+    known[place] = now  # not before: if it could not be written, the next start must not think it was given
     who = "you and the course changed it" if was else "it was there before"
     return f"kept: {place}, as {who}. The course's new one is beside it: {name}"
 

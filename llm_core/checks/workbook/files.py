@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm_core.programs import reason, write_whole
+
 LARGEST = 20_000_000  # bytes of a notebook; a lesson has 0.1 million, and what is read takes about 25 times its size
 MOST_CELLS = 2_000  # of a notebook; a lesson has a hundred
 MOST = 20_000  # files and folders of one learner
@@ -17,11 +19,6 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what moves a termin
 
 class Trouble(Exception):
     """What went wrong, as a sentence for the reader."""
-
-
-def reason(problem: OSError) -> str:
-    """The system's own words, without its number and path: "No space left on device"."""
-    return problem.strerror or str(problem) or type(problem).__name__
 
 
 def plain(said: str) -> str:
@@ -95,18 +92,9 @@ def below(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 def write(path: Path, data: bytes, new_folders: bool = False) -> None:
     """Write a file whole, or leave what was there. Trouble with a sentence if there is no room or no right."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if new_folders:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write_whole(path, data)
     except OSError as problem:
-        try:
-            part.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder is not ours, or not a folder: then there is no part either
         raise Trouble(f"{path} could not be written ({reason(problem)}); what was there before is as it was") from None

@@ -15,6 +15,8 @@ import shutil
 import signal
 import sys
 import threading
+import time
+from functools import partial
 from pathlib import Path
 
 
@@ -24,35 +26,37 @@ def main() -> int:
     if request is None:
         return 1
     folder, stop = Path(request["folder"]), threading.Event()
+    tell = partial(say, folder=folder)
     threading.Thread(target=_listen, args=(folder, stop), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(5)  # the pages, and models that write, come first
 
     import torch  # only now: it takes seconds, in which one may want to stop already
 
+    from llm_core.programs import sentence
     from llm_core.training.lab.learning import learn
     from llm_core.training.lab.plan import Settings
 
     torch.set_num_threads(1)
     try:
-        learn(Settings(**request["settings"]), request["source"], request["own"], request["seconds"], say,
+        learn(Settings(**request["settings"]), request["source"], request["own"], request["seconds"], tell,
               stop.is_set, folder)
     except (ValueError, OSError) as problem:
-        say({"kind": "problem", "sentence": str(problem)})
+        tell({"kind": "problem", "sentence": sentence(problem)})
     except MemoryError:
-        say({"kind": "problem", "sentence": "this computer has too little free memory for it; take a smaller batch"})
+        tell({"kind": "problem", "sentence": "this computer has too little free memory for it; take a smaller batch"})
     except Exception as problem:  # a sentence for the page; there is nobody to read a traceback
-        say({"kind": "problem", "sentence": f"the training stopped by a fault of ours ({type(problem).__name__}: "
-                                            f"{str(problem)[:200]}); other settings may work"})
+        tell({"kind": "problem", "sentence": f"the training stopped by a fault of ours ({type(problem).__name__}: "
+                                             f"{str(problem)[:200]}); other settings may work"})
     return 0
 
 
-def say(message: dict) -> None:
+def say(message: dict, folder: Path) -> None:
     try:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
     except OSError:
-        os._exit(1)  # nobody listens
+        _end(folder)  # nobody listens
 
 
 def _listen(folder: Path, stop: threading.Event) -> None:
@@ -60,7 +64,16 @@ def _listen(folder: Path, stop: threading.Event) -> None:
         for line in sys.stdin:
             if line.strip() == "stop":
                 stop.set()
-    shutil.rmtree(folder, ignore_errors=True)
+    _end(folder)
+
+
+def _end(folder: Path) -> None:
+    """At once, and nothing stays: not what the other thread may be writing just now either."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
+        if not folder.exists():
+            break
     os._exit(0)
 
 

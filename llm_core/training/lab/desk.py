@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import shutil
 import threading
 import time
@@ -35,9 +36,7 @@ class Desk:
         self._visits: dict[str, _Visit] = {}
         self._files: dict[str, Run] = {}  # visitor -> its last run, whose file may still be wanted
         self._lock = threading.Lock()
-        for old in place.glob("training-lab-*"):
-            if time.time() - old.stat().st_mtime > kept:
-                shutil.rmtree(old, ignore_errors=True)
+        self._clear_old()
         atexit.register(self.close)
 
     def enter(self, visitor: str) -> None:
@@ -58,6 +57,7 @@ class Desk:
     def start(self, visitor: str, settings: Settings, source: str, own: str, seconds: float) -> Run:
         """The run, whose earlier one's file is deleted now."""
         self._forget(visitor)
+        self._clear_old()
         run = Run(settings, source, own, seconds, self.folder)
         with self._lock:
             visit = self._visits.get(visitor)
@@ -118,6 +118,13 @@ class Desk:
                 visit.run.close()
             self.turns.leave(visit.number)
         self._forget(visitor)
+
+    def _clear_old(self) -> None:
+        """What servers that were killed have left here. What is ours is deleted before it is that old."""
+        for old in self.folder.glob("training-lab-*"):
+            with contextlib.suppress(OSError):  # another server was faster
+                if time.time() - old.stat().st_mtime > self.kept + 60:
+                    shutil.rmtree(old, ignore_errors=True)
 
     def close(self) -> None:
         """The server ends."""

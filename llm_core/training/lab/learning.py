@@ -15,6 +15,7 @@ from llm_core import tokenizer as tokenizers
 from llm_core.checkpoint.hf_folder import save_hf
 from llm_core.generation import generate
 from llm_core.model import LanguageModel
+from llm_core.programs import reason
 from llm_core.sampling import Sampler
 from llm_core.tokenizer import Tokenizer
 from llm_core.training.card import SAMPLE_SEED, TEMPERATURE, TOP_K
@@ -133,7 +134,12 @@ def _prompt(source: str, held_out: str, words: Tokenizer) -> str:
 def _written(model: LanguageModel, words: Tokenizer, folder: Path, name: str) -> str:
     """The model as folder/NAME.zip, which holds one folder NAME; the zip's name comes back."""
     whole = folder / "written"
-    save_hf(model, whole / name, words, dtype=torch.float32)
-    shutil.make_archive(str(folder / name), "zip", whole, name)
+    try:
+        save_hf(model, whole / name, words, dtype=torch.float32)
+        shutil.make_archive(str(folder / name), "zip", whole, name)
+    except OSError as problem:
+        why = reason(problem.__cause__ or problem)
+        raise OSError(f"the model was trained, and its file could not be written ({why}); whoever runs this site has "
+                      "to make room for temporary files") from None
     shutil.rmtree(whole)
     return f"{name}.zip"
