@@ -1,8 +1,11 @@
 """`python -m apps [--host H] [--port P] [--mcp]` serves the whole site."""
 
+import gc
 import sys
 
 from llm_core import programs
+
+gc.disable()  # until the site serves: a fifth of its start would go into looking for garbage where there is none
 
 with programs.starting():
     from apps import site, starting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import ipaddress
 import os
 import socket
@@ -76,6 +77,8 @@ def launch(demo: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, mcp: bool
 
         endpoints.answer_in_json(demo)
     shown = "127.0.0.1" if host == "0.0.0.0" else host
+    gc.freeze()  # what is here now stays: looking through it for garbage would hold up everybody, again and again
+    gc.enable()
     print(f"Serving at http://{shown}:{port} (Ctrl+C stops it)", flush=True)
     if prepare:
         threading.Thread(target=prepare, daemon=True).start()
