@@ -6,7 +6,7 @@ Shapes: N tokens (all of a batch in one row), D width, E routed experts, K chose
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,10 +96,9 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x [N, D] -> [N, D]: each token's chosen experts, weighted and summed. No token is ever dropped."""
-        expert = self._networks()
         if len(x) <= FEW:
-            out = [expert(e, x[i:i + 1]) for i, chosen in enumerate(routing.experts.tolist()) for e in chosen]
-            out = torch.cat(out).view(*routing.weights.shape, -1) * routing.weights[..., None]  # [N, K, D]
+            places = [(e, x[i:i + 1]) for i, chosen in enumerate(routing.experts.tolist()) for e in chosen]
+            out = self._each(*zip(*places)).view(*routing.weights.shape, -1) * routing.weights[..., None]  # [N, K, D]
             return out.sum(dim=1).to(x.dtype)
         chosen, k = routing.experts.flatten(), routing.experts.shape[1]  # [N * K]
         order = chosen.argsort(stable=True)  # places of expert 0, then of expert 1, …
@@ -107,21 +106,29 @@ class Experts(nn.Module):
         places = chosen.bincount(minlength=routing.scores.shape[1]).tolist()
         used = [e for e, n in enumerate(places) if n]
         shares = x[token].split([places[e] for e in used])  # a piece [n_e, D] for each expert in use
-        out = torch.cat([expert(e, share) for e, share in zip(used, shares, strict=True)])
+        out = self._each(used, shares)
         out = out * routing.weights.flatten()[order, None]  # [N * K, D]
         return torch.zeros_like(x, dtype=out.dtype).index_add(0, token, out).to(x.dtype)
 
-    def _networks(self) -> Callable[[int, Tensor], Tensor]:
-        """A function of an expert's number and its tokens [n, D], to what it makes of them [n, D].
+    def _each(self, experts: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
+        """What each expert makes of its tokens, one below the other: shares [n, D] each -> [sum of n, D].
 
-        Where a gradient is wanted the stacks are taken apart at once: of matrices picked one by one, each would get a
-        gradient as large as the whole stack.
+        Only the products are made one by one; what lies between them is one step for all.
         """
-        stacks = self.gate, self.up, self.down
-        if torch.is_grad_enabled() and any(stack.requires_grad for stack in stacks):
-            stacks = [stack.unbind() for stack in stacks]
-        gate, up, down = stacks
-        return lambda e, x: linear(F.silu(linear(x, gate[e])) * linear(x, up[e]), down[e])
+        hidden = self._gated(experts, shares).split([len(share) for share in shares])  # [n, I] each
+        return products(self.down, experts, hidden)
+
+    def _gated(self, experts: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
+        """[sum of n, I]"""
+        return F.silu(products(self.gate, experts, shares)) * products(self.up, experts, shares)
+
+
+def products(stack: Tensor, experts: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
+    """Each share [n, in] times its expert's matrix of the stack [E, out, in], one below the other: [sum of n, out]."""
+    if torch.is_grad_enabled() and stack.requires_grad:
+        # At once: of matrices picked one by one, each would get a gradient as large as the whole stack.
+        stack = stack.unbind()
+    return torch.cat([linear(share, stack[e]) for e, share in zip(experts, shares, strict=True)])
 
 
 class MoE(nn.Module):

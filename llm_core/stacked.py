@@ -8,7 +8,7 @@ gate and up matrices of SwiGLU; MLA's two ways down. The numbers are the same, a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from llm_core.attention import GroupedAttention, LatentAttention
 from llm_core.feed_forward import FeedForward
-from llm_core.linear import Linear, linear
-from llm_core.moe import Experts
+from llm_core.linear import Linear
+from llm_core.moe import Experts, products
 
 
 class StackedGroupedAttention(GroupedAttention):
@@ -47,11 +47,9 @@ class StackedExperts(Experts):
     def up(self) -> Tensor:
         return self.gate_up[:, self.down.shape[2]:]
 
-    def _networks(self) -> Callable[[int, Tensor], Tensor]:
-        def network(e: int, x: Tensor) -> Tensor:
-            gate, up = linear(x, self.gate_up[e]).chunk(2, dim=-1)
-            return linear(F.silu(gate) * up, self.down[e])
-        return network
+    def _gated(self, experts: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
+        gate, up = products(self.gate_up, experts, shares).chunk(2, dim=-1)
+        return F.silu(gate) * up
 
 
 def stack_for_decoding(model: nn.Module) -> nn.Module:

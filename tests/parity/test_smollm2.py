@@ -52,8 +52,8 @@ def reference():
     """As the published tokenizer.json has it: digits cut off one by one, then GPT-2's pattern, then the merges."""
     path = data_folder(PACKAGE) / FILE
     header = _Header(_open(path), FILE)
-    merges = [tuple(pair.split(" ")) for pair in header["tokenizer.ggml.merges"]]
-    vocabulary = {token: id for id, token in enumerate(header["tokenizer.ggml.tokens"])}
+    merges = [tuple(pair.split(" ")) for pair in header.get("tokenizer.ggml.merges", list)]
+    vocabulary = {token: id for id, token in enumerate(header.get("tokenizer.ggml.tokens", list))}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
