@@ -1,7 +1,6 @@
 """`python -m apps [--host H] [--port P] [--mcp]` serves the whole site."""
 
 import gc
-import sys
 
 from llm_core import programs
 
@@ -11,5 +10,5 @@ with programs.starting():
     from apps import site, starting
 
 if __name__ == "__main__":
-    sys.exit(starting.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True,
-                            prepare=site.prepare))
+    starting.end(starting.serve(site.build, "python -m apps", "The course's site.", offers_mcp=True,
+                                prepare=site.prepare))

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 
 import gradio as gr
+from fastapi.concurrency import run_in_threadpool
 
 from apps import common, limits
 from llm_core.training.lab.turns import Turns
@@ -38,10 +39,10 @@ def in_line(fn: Callable, busy: Callable[[str], object], turns: Turns = TURNS) -
                            f"{place:,}.")
                 await asyncio.sleep(PAUSE)
             if not inspect.isgeneratorfunction(fn):
-                yield await asyncio.to_thread(fn, *inputs)
+                yield await run_in_threadpool(fn, *inputs)
                 return
             steps = fn(*inputs)
-            while (outputs := await asyncio.to_thread(next, steps, _END)) is not _END:
+            while (outputs := await run_in_threadpool(next, steps, _END)) is not _END:
                 turns.place(number)  # still here
                 yield outputs
         except ValueError as full:  # fn makes sentences of its own mistakes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import ipaddress
 import os
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 from unittest.mock import patch
 
 import gradio as gr
@@ -160,6 +162,14 @@ def for_a_class() -> bool:
     return os.environ.get(CLASS) == "1"
 
 
+def end(code: int) -> NoReturn:
+    """End the program, its threads as they are: one that is within torch just then would break Python's own end."""
+    atexit._run_exitfuncs()  # whoever trains is sent home, and temporary files go
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def run_alone(page: ModuleType) -> None:
     """Serve one page by itself, at the root: called where the page's file is run as a program."""
     def build():
@@ -167,7 +177,7 @@ def run_alone(page: ModuleType) -> None:
             page.build(demo)
         return demo
 
-    sys.exit(serve(build, f"python -m apps.{Path(page.__file__).stem}", f"The page {page.TITLE!r}, alone."))
+    end(serve(build, f"python -m apps.{Path(page.__file__).stem}", f"The page {page.TITLE!r}, alone."))
 
 
 class _Parser(argparse.ArgumentParser):

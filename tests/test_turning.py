@@ -133,7 +133,9 @@ def test_spread_goes_from_one_to_the_end():
     (lambda: turning.pairs(RopeConfig(), 63), "rope_dim must be even, .* not 63; nearest: 62, 64"),
     (lambda: turning.pairs(RopeConfig(), 10_000), "at most 4,096, not 10,000; nearest: 4,096"),
     (lambda: turning.pairs(RopeConfig(), 0), "rope_dim must be a whole number of at least 2, not 0"),
-    (lambda: turning.pairs(RopeConfig(1e300), 64), "a base of 1e.300 makes pair 31 so slow"),
+    (lambda: turning.pairs(turning.scaled_rope(1e30, scaling="yarn", factor=1e30, original=1), 64),
+     "a base of 1e.30 makes pair 31 so slow"),
+    (lambda: turning.pairs(RopeConfig(1e300), 64), "theta must be from 1e-30 to 1e30, not 1e.300"),
     (lambda: turning.scaled_rope(1e4, scaling="ntk"), "scaling must be one of none, yarn, llama3, not 'ntk'"),
     (lambda: turning.scaled_rope(1e4, scaling="yarn", fast=1, slow=32), "cannot begin at 1 turns .* end at 32"),
     (lambda: turning.scaled_rope(1.0), "theta must be above 1")])

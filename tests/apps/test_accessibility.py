@@ -37,6 +37,10 @@ def findings(page) -> list[str]:
             if not any(rule["id"] == known and part in " ".join(node["target"]) for known, part in NOT_OURS)]
 
 
+WHITE_PAPERS = """() => [...document.querySelectorAll('.chart.drawn .main-svg')].map(e => e.style.background)
+    .filter(paper => paper && paper !== 'none' && !/, 0\\)|transparent/.test(paper))"""
+
+
 @EVERY
 def test_axe_finds_nothing_serious_in_light_and_dark_and_nothing_scrolls_sideways(new_page, site, module):
     page = new_page(width=1440)
@@ -44,6 +48,7 @@ def test_axe_finds_nothing_serious_in_light_and_dark_and_nothing_scrolls_sideway
     page.evaluate("document.querySelectorAll('button.label-wrap:not(.open)').forEach(fold => fold.click())")
     assert has_no_sideways_scroll(page)
     assert findings(page) == []
+    assert page.evaluate(WHITE_PAPERS) == []  # charts let the page's own colour through
     page.evaluate("document.body.classList.add('dark')")  # as Gradio does for ?__theme=dark
     assert findings(page) == []
     page.set_viewport_size({"width": 390, "height": 844})

@@ -8,7 +8,6 @@ import pytest
 from conftest import (
     choose,
     drag,
-    has_no_sideways_scroll,
     numbers,
     redraw_milliseconds,
     settle,
@@ -133,13 +132,6 @@ def test_a_link_holds_the_state(page, site):
     page.reload()
     page.locator(".answered").wait_for(state="attached")
     assert shown(page, TOTAL) == total
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
 
 
 def test_a_redraw_is_quick(page, site):

@@ -7,7 +7,6 @@ import pytest
 from conftest import (
     choose,
     drag,
-    has_no_sideways_scroll,
     numbers,
     open_fold,
     redraw_milliseconds,
@@ -113,16 +112,6 @@ def test_a_bad_address_is_said(page, site):
                  "batch cannot be 'x'", "not '-1'"):
         assert part in said
     assert table_cells(page)["MLA"][0] == "70,272"
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
-    if query:
-        paper = page.locator("#bars .main-svg").first.evaluate("e => e.style.background || 'none'")
-        assert "255, 255, 255" not in paper or "0)" in paper
 
 
 def test_a_redraw_is_quick(page, site):

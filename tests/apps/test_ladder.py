@@ -5,7 +5,6 @@ import statistics
 import pytest
 from conftest import (
     drag,
-    has_no_sideways_scroll,
     numbers,
     redraw_milliseconds,
     settle,
@@ -92,14 +91,6 @@ def test_an_emptied_number_and_the_config_as_python(page, site):
     wait_for_text(page, "#python", 'config = ModelConfig.preset("deepseek-v3")')
     page.locator("#step input[type=number]").fill("")
     wait_for_text(page, "#text", "step is empty, so 0 is shown")
-    settle(page)
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1440, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
     settle(page)
 
 

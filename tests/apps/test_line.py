@@ -5,6 +5,7 @@ import json
 import re
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +14,12 @@ from apps.line import in_line, noticed
 from llm_core.training.lab.turns import Turns
 from tests.apps.conftest import serve, stop
 from tests.load.client import Visitor
+
+
+def run(coroutine):
+    """In a thread of its own: Playwright has a loop in this one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, coroutine).result(60)
 
 
 async def all_of(stream, out: list) -> list:
@@ -51,7 +58,7 @@ def test_each_waits_for_those_before_and_sees_the_place(turns):
         await asyncio.gather(*tasks)
         return seen
 
-    first, second, third, fourth = asyncio.run(class_of_four())
+    first, second, third, fourth = run(class_of_four())
     assert order == [0, 1, 2] and len(turns) == 0
     assert first == [("", "first"), ("", "second")]
     assert "Your place in the line is 1." in second[0][0] and second[-2:] == first
@@ -62,7 +69,7 @@ def test_each_waits_for_those_before_and_sees_the_place(turns):
 
 
 def test_what_returns_its_outputs_may_stand_in_line_too(turns):
-    assert asyncio.run(all_of(in_line(lambda n: ("", n + 1), noticed(1), turns)(1), [])) == [("", 2)]
+    assert run(all_of(in_line(lambda n: ("", n + 1), noticed(1), turns)(1), [])) == [("", 2)]
 
 
 def test_one_who_leaves_gives_turn_and_place_back(turns):
@@ -85,7 +92,7 @@ def test_one_who_leaves_gives_turn_and_place_back(turns):
         await asyncio.gather(failing, return_exceptions=True)
         assert len(turns) == 0
 
-    asyncio.run(leaving())
+    run(leaving())
 
 
 def test_a_fault_gives_the_turn_back(turns):
@@ -94,7 +101,7 @@ def test_a_fault_gives_the_turn_back(turns):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(all_of(in_line(write, noticed(0), turns)(), []))
+        run(all_of(in_line(write, noticed(0), turns)(), []))
     assert len(turns) == 0
 
 
@@ -134,7 +141,7 @@ def test_a_full_queue_is_said_plainly(monkeypatch):
         _queue = Queue()
 
     starting._say_when_full(Demo)
-    told = asyncio.run(Demo._queue.push(body=None, request=None, username=None))
+    told = run(Demo._queue.push(body=None, request=None, username=None))
     assert told == (False, starting.BUSY, "queue_full")
 
 

@@ -7,7 +7,6 @@ import gradio as gr
 import pytest
 from conftest import (
     choose,
-    has_no_sideways_scroll,
     numbers,
     redraw_milliseconds,
     settle,
@@ -190,16 +189,6 @@ def test_the_mini_is_shrunk_here_and_writes_the_learners_prompt(page, site):
     assert float(said[1]) == pytest.approx(loss, abs=2e-3)
     assert f"its cache takes {32 * 4 * 4:,} bytes a token" in page.locator("#note").inner_text()
     assert "measured here" in page.locator("#curve").inner_text()
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
-    if query:
-        paper = page.locator("#lines .main-svg").first.evaluate("e => e.style.background || 'none'")
-        assert "255, 255, 255" not in paper or "0)" in paper
 
 
 def test_a_redraw_is_quick(page, site):

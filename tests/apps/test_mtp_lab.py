@@ -4,7 +4,7 @@ import re
 import statistics
 
 import pytest
-from conftest import has_no_sideways_scroll, numbers, redraw_milliseconds, settle, table_cells, wait_for_text
+from conftest import numbers, redraw_milliseconds, settle, table_cells, wait_for_text
 
 from apps import mtp_gain, mtp_lab, mtp_writing
 from llm_core import accounting, generate, load_pretrained, presets, pretrained
@@ -228,16 +228,6 @@ def test_an_address_reproduces_the_state(page, site, mini):
     for part in ("draft cannot be 'oracle'", "p cannot be '150' (it goes from 0 to 100)", "texts cannot be '5'",
                  "guesses cannot be '9'", "depth cannot be 'x'"):
         assert part in said
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
-    if query:
-        paper = page.locator("#lines .main-svg").first.evaluate("e => e.style.background || 'none'")
-        assert "255, 255, 255" not in paper or "0)" in paper
 
 
 def test_a_redraw_is_quick(page, site):

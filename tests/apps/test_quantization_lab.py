@@ -4,7 +4,7 @@ import re
 import statistics
 
 import pytest
-from conftest import choose, drag, has_no_sideways_scroll, redraw_milliseconds, settle, table_cells, wait_for_text
+from conftest import choose, drag, redraw_milliseconds, settle, table_cells, wait_for_text
 
 from apps import quantization_fp8, quantization_lab, quantization_matrix, writing
 from llm_core import accounting, few_bits, presets
@@ -195,17 +195,6 @@ def test_a_bad_address_is_said(page, site):
                  "outlier cannot be '1.5'", "nearest: groups of 128", "the prompt is empty", "not 'x'"):
         assert part in said, part
     assert "▶ int4" in table_cells(page, "#matrix-table")
-    settle(page)
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
-    if query:
-        paper = page.locator("#error-map .main-svg").first.evaluate("e => e.style.background || 'none'")
-        assert "255, 255, 255" not in paper or "0)" in paper
     settle(page)
 
 

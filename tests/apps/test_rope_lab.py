@@ -7,7 +7,6 @@ import pytest
 from conftest import (
     choose,
     drag,
-    has_no_sideways_scroll,
     redraw_milliseconds,
     settle,
     table_cells,
@@ -247,18 +246,6 @@ def test_a_trained_model_past_its_context(page, site):
     wait_for_text(page, "#past-text", "deepseek-mini, measured on this computer")
     page.wait_for_function("!document.querySelector('#past-text').innerText.includes('being measured')")
     assert re.search(r"A token costs 3\.\d\d nats up to the 256 tokens", page.locator("#past-text").inner_text())
-    settle(page)
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    page.locator("#past-chart .main-svg").first.wait_for()
-    assert has_no_sideways_scroll(page)
-    if query:
-        paper = page.locator("#dials .main-svg").first.evaluate("e => e.style.background || 'none'")
-        assert "255, 255, 255" not in paper or "0)" in paper
     settle(page)
 
 

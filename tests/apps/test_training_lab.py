@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import has_no_sideways_scroll, numbers, open_fold, settle, table_cells, wait_for_text
+from conftest import numbers, open_fold, settle, table_cells, wait_for_text
 
 from apps import starting, training_lab
 from llm_core import load_pretrained
@@ -198,16 +198,6 @@ def test_a_bad_address_is_said(page, site):
     for part in ("block cannot be 'gpt9'", "n_layers cannot be '99' (it goes from 1 to 6)", "seconds cannot be '1'",
                  "learning_rate cannot be '7'"):
         assert part in said
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark"), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
-    if query:
-        paper = page.locator("#curves .main-svg").first.evaluate("e => e.style.background || 'none'")
-        assert "255, 255, 255" not in paper or "0)" in paper
 
 
 def test_a_new_plan_is_quick(page, site):

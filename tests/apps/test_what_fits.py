@@ -7,7 +7,6 @@ import pytest
 from conftest import (
     choose,
     drag,
-    has_no_sideways_scroll,
     numbers,
     redraw_milliseconds,
     settle,
@@ -176,14 +175,6 @@ def test_by_keyboard_alone(page, site):
     page.locator("#weight-bits input").nth(2).focus()  # each choice is a tab stop of its own
     page.keyboard.press("Space")
     wait_for_text(page, "#tables", "weights of 8 bits")
-    settle(page)
-
-
-@pytest.mark.parametrize("width, query", [(390, ""), (390, "?__theme=dark&mode=train+it"), (1280, "?__theme=dark")])
-def test_phone_and_dark(new_page, site, width, query):
-    page = new_page(width=width)
-    open_page(page, site, query)
-    assert has_no_sideways_scroll(page)
     settle(page)
 
 

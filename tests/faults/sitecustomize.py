@@ -9,6 +9,9 @@ import os
 import signal
 import sys
 
+# As in a terminal: tests that run in the background would hand on that Ctrl+C is to be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "0.0.0.0", "", None}
 
 
