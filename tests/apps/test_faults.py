@@ -11,10 +11,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, free_port
+from conftest import ROOT
 
 from tests.faulty import NAMESPACE, READ_ONLY, environment, mounts
 from tests.load.client import Visitor
+from tests.ports import free_port
 from tests.test_training_lab_run import gone
 
 PATIENCE = 120  # seconds, on a machine that is busy with other tests

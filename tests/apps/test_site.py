@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from conftest import ROOT, free_port, has_no_sideways_scroll, numbers, serve, stop, table_cells
+from conftest import ROOT, has_no_sideways_scroll, numbers, serve, stop, table_cells
 
 from apps import common, home, starting
 from apps import site as whole_site
 from llm_core import accounting, presets
+from tests.ports import free_port
 
 
 def run(*arguments):

@@ -8,9 +8,10 @@ import time
 import urllib.request
 
 import pytest
-from conftest import ROOT, free_port, stop
+from conftest import ROOT, stop
 
 from apps import space
+from tests.ports import free_port
 
 
 def test_the_folder_holds_what_a_space_needs(tmp_path):

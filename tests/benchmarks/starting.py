@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from llm_core import accounting, presets
 from tests.benchmarks.measuring import seconds
 from tests.benchmarks.results import Row
+from tests.ports import free_port
 
 ROUNDS = 7
 
@@ -62,12 +62,6 @@ def site_row() -> Row:
     taken = [first_answer() for _ in range(3)]
     return Row("the site's first answer, from `python -m apps` on", statistics.median(taken), 5, None,
                f"{len(taken)} starts: " + ", ".join(f"{one:.1f}" for one in taken), at_most=True, unit="s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(port: int, wait: float = 120) -> None:

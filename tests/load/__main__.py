@@ -18,8 +18,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.benchmarks.starting import free_port, wait_for
+from tests.benchmarks.starting import wait_for
 from tests.load.client import Visitor
+from tests.ports import free_port
 
 DRAGGERS, WRITERS, EVERY, DRAG = 40, 4, 5.0, 1.0
 SLIDER, STEPS = "kv_cache_context", range(3, 15)
