@@ -17,7 +17,7 @@ PYTEST := $(TEST_ENV) $(PY) -m pytest
 TWO_PROCESSES := -n 2 --dist loadscope
 UNIT_TESTS := tests --ignore=tests/apps --ignore=tests/benchmarks
 
-.PHONY: help app test test-fast test-long lint unit lessons browser lab bench load audit retrain clean
+.PHONY: help app test test-fast test-long lint unit lessons browser lab bench load audit pictures retrain clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -74,6 +74,9 @@ load: $(STAMP)  ## a class of forty on the site for five minutes
 audit: $(STAMP)  ## known weaknesses of the packages (asks PyPI)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+pictures: $(STAMP)  ## each lesson's figures as PNG too, for viewers that draw no Plotly
+	$(PY) -m tests.lesson_pictures
 
 retrain: $(STAMP)  ## train every shipped model again, which takes hours
 	$(PY) -m llm_core.training --retrain-all
