@@ -75,7 +75,7 @@ audit: $(STAMP)  ## known weaknesses of the packages (asks PyPI)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
-pictures: $(STAMP)  ## each lesson's figures as PNG too, for viewers that draw no Plotly
+pictures: $(STAMP)  ## each lesson's figures as pictures too, for viewers that draw no Plotly
 	$(PY) -m tests.lesson_pictures
 
 retrain: $(STAMP)  ## train every shipped model again, which takes hours

@@ -1,7 +1,8 @@
-"""`make pictures`: each lesson's figures as PNG too, beside the ones that JupyterLab draws.
+"""`make pictures`: each lesson's figures as pictures too, beside the ones that JupyterLab draws.
 
-GitHub's viewer and others draw no Plotly figure, but show the PNG that lies in the same output. It is drawn from the
-stored figure itself, in an installed Chromium; its metadata say of which one.
+GitHub's viewer and others draw no Plotly figure, but show the picture that lies in the same output. It is drawn from
+the stored figure itself, in an installed Chromium; its metadata say of which one. JPEG, since JupyterLab would show a
+PNG in the figure's place until its cell is run.
 """
 
 import base64
@@ -13,7 +14,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-PLOTLY, PNG, MARK = "application/vnd.plotly.v1+json", "image/png", "picture_of"
+PLOTLY, PICTURE, MARK = "application/vnd.plotly.v1+json", "image/jpeg", "picture_of"
 WIDTH = 800
 DRAW = """async ([figure, width]) => {
     const layout = {...figure.layout, paper_bgcolor: "white", plot_bgcolor: "white", width};
@@ -40,7 +41,7 @@ def mark(figure: dict) -> str:
 
 
 def is_drawn(output) -> bool:
-    return PNG in output.data and output.metadata.get(MARK) == mark(output.data[PLOTLY])
+    return PICTURE in output.data and output.metadata.get(MARK) == mark(output.data[PLOTLY])
 
 
 def main() -> None:
@@ -60,8 +61,8 @@ def main() -> None:
             for output in wanted:
                 drawn = page.evaluate(DRAW, [output.data[PLOTLY], WIDTH]).partition(",")[2]
                 small, picture = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(drawn))).convert("RGB")
-                picture.quantize(64).save(small, "png", optimize=True)  # a few colours are enough
-                output.data[PNG] = base64.b64encode(small.getvalue()).decode()
+                picture.save(small, "jpeg", quality=60, optimize=True)
+                output.data[PICTURE] = base64.b64encode(small.getvalue()).decode()
                 output.metadata[MARK] = mark(output.data[PLOTLY])
             if wanted:
                 nbformat.write(notebook, path)
