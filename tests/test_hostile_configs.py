@@ -177,6 +177,11 @@ def counted_or_said(case) -> None:
 SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 
+def test_a_formula_checks_its_numbers_first():
+    with pytest.raises(ValueError):
+        accounting.step_formula(presets.get("deepseek-v2"), 10**400, 0.0, "rebuild")
+
+
 def test_a_context_beyond_what_a_list_can_have_is_searched_too():
     assert accounting.rebuilt_from(V3, 2**70) == accounting.rebuilt_from(V3, LARGEST) > 1
 

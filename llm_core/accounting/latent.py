@@ -94,8 +94,8 @@ def rebuilt_from(config: ModelConfig, context: int) -> int | None:
 
 def step_formula(config: ModelConfig, tokens: int, context: int, way: str) -> str:
     """attention_step's FLOPs with this config's numbers in them, in one line."""
+    total = attention_step(config, tokens, context, way).flops  # refuses what cannot be, before anything is calculated
     a, pairs = _latent(config), tokens * (2 * context - tokens + 1) // 2
-    total = attention_step(config, tokens, context, way).flops
     expanded, noun = (context, "latents") if way == "rebuild" else (tokens, "new")
     wide = (f"{a.kv_lora_rank:,} + {a.qk_rope_head_dim} + {a.kv_lora_rank:,}" if way == "absorb" else
             f"{a.qk_nope_head_dim} + {a.qk_rope_head_dim} + {a.v_head_dim}")
