@@ -39,7 +39,7 @@ app: $(STAMP)  ## the site, at http://127.0.0.1:7860 (HOST=... PORT=... change t
 
 test: lint unit lessons browser  ## every check: ruff, unit tests, lessons, and the site in a real browser
 
-test-fast: $(STAMP)  ## the unit tests without the slow ones, under two minutes
+test-fast: $(STAMP)  ## the unit tests without the slow ones, in about four minutes
 	$(PYTEST) $(UNIT_TESTS) $(TWO_PROCESSES) -m "not slow and not long"
 
 test-long: $(STAMP)  ## what takes too long for every day
