@@ -37,7 +37,7 @@ def rows() -> list[tuple[str, str]]:
         ("training runs", f"{TRAINERS} at a time (`COURSE_TRAININGS` changes that); {WAITING_TRAINERS} wait, and see "
                           "their place"),
         ("a text to train on", f"{texts.MOST_CHARACTERS:,} characters"),
-        ("a model that somebody describes", f"{MOST_COUNTED:.0e} parameters; it is counted, and never built"),
+        ("a model that somebody describes", f"{MOST_COUNTED:,} parameters; it is counted, and never built"),
         ("a config.json", f"{MOST_BYTES:,} bytes; it is read as text"),
         ("an uploaded file", f"{UPLOAD_MB} MB; a config.json is deleted once it is read, any other file after "
                              f"{FILES_STAY // 60} minutes"),

@@ -17,11 +17,17 @@ from llm_core.training.lab.turns import Turns
 TURNS = Turns(limits.WRITERS, limits.WAITING_WRITERS, absent=120.0, verb="write")
 PAUSE = 0.5  # seconds between two looks at the line
 _END = object()
+_PLACE = "Your place in the line is "
 
 
 def noticed(n_outputs: int) -> Callable[[str], tuple]:
     """What an event of common.sentence_for(n_outputs) shows while it waits; it greys nothing."""
     return lambda said: (common.notice(said, note=True), *(gr.skip() for _ in range(n_outputs)))
+
+
+def without_place(notice: str | None) -> str:
+    """A notice after Stop: whoever stood in line has no place any more; other sentences stay."""
+    return "" if not notice or _PLACE in notice else notice
 
 
 def in_line(fn: Callable, busy: Callable[[str], object], turns: Turns = TURNS) -> Callable:
@@ -35,8 +41,7 @@ def in_line(fn: Callable, busy: Callable[[str], object], turns: Turns = TURNS) -
         try:
             number = turns.join()
             while place := turns.place(number):
-                yield busy(f"The site is busy: {turns.at_once} texts are being written. Your place in the line is "
-                           f"{place:,}.")
+                yield busy(f"The site is busy: {turns.at_once} texts are being written. {_PLACE}{place:,}.")
                 await asyncio.sleep(PAUSE)
             if not inspect.isgeneratorfunction(fn):
                 yield await run_in_threadpool(fn, *inputs)

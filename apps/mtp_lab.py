@@ -9,7 +9,7 @@ import gradio as gr
 from apps import common, mtp_gain, mtp_rows, mtp_writing, writing
 from apps.components import Chart, TypedSlider
 from apps.limits import MAX_GUESSED_TOKENS
-from apps.line import in_line, noticed
+from apps.line import in_line, noticed, without_place
 from llm_core import plots, pretrained
 
 TITLE = "MTP lab"
@@ -91,8 +91,9 @@ def by(line: str) -> str:
     return f'<p class="by">{html.escape(line)}</p>'
 
 
-def stopped(status: str) -> str:
-    return (status or "").replace(WRITING, STOPPED).replace(COMPARING, "Stopped before the comparison.")
+def stopped(notice: str, status: str) -> tuple[str, str]:
+    status = (status or "").replace(WRITING, STOPPED).replace(COMPARING, "Stopped before the comparison.")
+    return without_place(notice), status
 
 
 @common.sentence_for(4)
@@ -230,7 +231,8 @@ def build(demo: gr.Blocks) -> None:
     writer = start.click(in_line(write, noticed(4)), [*settings, pace], written, api_name="mtp_write",
                          **common.GENERATION)
     start.click(None, js="() => document.getElementById('drafted').scrollIntoView({block: 'nearest'})")  # on a phone
-    stop.click(None, cancels=[writer]).then(stopped, status, status, api_name="mtp_stop", **common.FIGURES)
+    stop.click(None, cancels=[writer]).then(stopped, [wrong_run, status], [wrong_run, status], api_name="mtp_stop",
+                                            **common.FIGURES)
     again.click(in_line(measure, noticed(1)), None, [wrong_measure, accepted], api_name="mtp_measure",
                 **common.GENERATION)
     gr.on([p.input, ahead.input, texts.input, context.input], gain, [before, p, ahead, texts, context], gains,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from apps import common, writing
-from apps.line import in_line, noticed
+from apps.line import in_line, noticed, without_place
 from llm_core import accounting, presets, pretrained
 from llm_core.config import ModelConfig
 from llm_core.training.card import PROMPTS, SAMPLE_SEED, TEMPERATURE, TOP_K
@@ -84,8 +84,8 @@ def by(line: str) -> str:
     return f'<p class="by">{line}</p>'
 
 
-def stopped(status: str) -> str:
-    return (status or "").replace(WRITING, STOPPED)
+def stopped(notice: str, status: str) -> tuple[str, str]:
+    return without_place(notice), (status or "").replace(WRITING, STOPPED)
 
 
 def describe(likeliest: writing.Candidate) -> str:
@@ -218,7 +218,8 @@ def build(demo: gr.Blocks) -> None:
     writer = start.click(in_line(write, noticed(5)), [model, prompt, tokens, *settings, pace], [notice, *shown],
                          api_name="write", **common.GENERATION)
     start.click(None, js="() => document.getElementById('written').scrollIntoView({block: 'nearest'})")  # on a phone
-    stop.click(None, cancels=[writer]).then(stopped, status, status, api_name="stop", **common.FIGURES)
+    stop.click(None, cancels=[writer]).then(stopped, [notice, status], [notice, status], api_name="stop",
+                                            **common.FIGURES)
     # A changed setting also ends the text that was begun with another. In two steps, since one that cancels and
     # computes fails in Gradio 6.31; and by `change`, since a text box's `input` misses what is pasted or deleted.
     moved = [model.input, prompt.change, *(control.input for control in settings)]

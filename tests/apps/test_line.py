@@ -95,6 +95,21 @@ def test_one_who_leaves_gives_turn_and_place_back(turns):
     run(leaving())
 
 
+def test_stop_takes_the_place_off_the_page(turns):
+    async def waiting():
+        first, second = (in_line(lambda: "", noticed(0), turns)() for _ in range(2))
+        turns.join()
+        said = [(await anext(one))[0] for one in (first, second)]
+        await first.aclose()
+        await second.aclose()
+        return said
+
+    for said in run(waiting()):
+        assert "Your place in the line is" in said and line.without_place(said) == ""
+    other = common.notice("the prompt is empty")
+    assert line.without_place(other) == other and line.without_place(None) == ""
+
+
 def test_a_fault_gives_the_turn_back(turns):
     def write():
         yield "first"
