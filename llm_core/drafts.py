@@ -56,7 +56,7 @@ class MTPDraft:
         h = self.model.final_norm(hidden[:, first:])  # [1, R, D], rows first .. T - 2
         tokens, q = [], []
         for k in range(1, D + 1):
-            ahead = self.model.predict_at_depth(k, h, text[None, first + k:], self.cache)  # [1, R, V]
+            ahead = self.model.predict_at_depth(k, h, text[None, first + k:], self.cache, last_only=True)  # [1, 1, V]
             q.append(sampler.probabilities(ahead.logits[:, -1]))  # [1, V]
             tokens.append(sampler.draw(q[-1]))
             text = torch.cat([text, tokens[-1]])  # the next module's last row reads this guess

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llm_core.weighted_rows import runs, weighted_rows
+
 SMALL, MIDDLE, LARGE = 2**15, 2**16, 2**18  # numbers of weights; where the ways cross, on two cores
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
@@ -32,7 +34,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
       their rows, which it reads hundreds of times slower.
     """
     size = weight.numel()
-    if size < SMALL or not _plain_inference(x, weight):
+    if size < SMALL or not plain_inference(x, weight):
         return F.linear(x, weight, bias)
     if size <= LARGE and x.numel() == weight.shape[1]:
         products = torch.mul(weight, x.reshape(-1), out=_here.products[:size].view(weight.shape))  # [O, I]
@@ -45,9 +47,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def by_head(x: Tensor, weight: Tensor) -> Tensor:
     """A matrix for each head: x [B, H, T, I], weight [H, I, O] -> [B, H, T, O]."""
-    if x.numel() == weight[..., 0].numel() and _plain_inference(x, weight):  # one token: as above
-        return (x[0].mT * weight).sum(dim=1)[None, :, None]
-    return x @ weight
+    H, I, O = weight.shape
+    if x.numel() != H * I or not plain_inference(x, weight):
+        return x @ weight
+    if weight.stride()[1:] == (O, 1) and weight.stride(0) % O == 0:  # one token, and rows of one matrix
+        step = weight.stride(0) // O  # rows from a head's first to the next head's
+        rows = weight.as_strided(((H - 1) * step + I, O), (O, 1))
+        return weighted_rows(rows, runs(H, I, step), x.reshape(H, I)).view(1, H, 1, O)
+    return (x[0].mT * weight).sum(dim=1)[None, :, None]  # one token, as in `linear`
 
 
 class _PerThread(threading.local):
@@ -59,6 +66,6 @@ class _PerThread(threading.local):
 _here = _PerThread()
 
 
-def _plain_inference(x: Tensor, weight: Tensor) -> bool:
+def plain_inference(x: Tensor, weight: Tensor) -> bool:
     return (not torch.is_grad_enabled() and x.dtype == weight.dtype == torch.float32
             and x.device.type == weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu"))

@@ -134,8 +134,11 @@ class LanguageModel(nn.Module):
             h = out[-1].hidden
         return out
 
-    def predict_at_depth(self, k: int, hidden: Tensor, token_ids: Tensor, cache: Cache | None = None) -> Ahead:
+    def predict_at_depth(self, k: int, hidden: Tensor, token_ids: Tensor, cache: Cache | None = None, *,
+                         last_only: bool = False) -> Ahead:
         """MTP module k on R rows: hidden [B, R, D] of depth k - 1 behind its norm, and the tokens k further on [B, R].
+
+        last_only: logits [B, 1, V] of the last row, as a draft needs them; hidden is of all rows all the same.
 
         With a cache from `new_mtp_cache` the rows follow those that it holds, and the caller moves its length once all
         modules have written. Without one they are rows 0 to R - 1.
@@ -148,7 +151,7 @@ class LanguageModel(nn.Module):
             rope = rope_table(self.config.rope, self.config.rope_dim, positions)
         embedding = self.dropout(self.token_embedding(token_ids))  # [B, R, D]
         hidden, routing = self.mtp[k - 1](hidden, embedding, rope, None if cache is None else cache.layer(k - 1))
-        return Ahead(self._head(hidden), hidden, routing)
+        return Ahead(self._head(hidden[:, -1:] if last_only else hidden), hidden, routing)
 
     def new_cache(self, batch: int = 1, max_tokens: int | None = None) -> Cache:
         """An empty cache for `batch` texts of up to `max_tokens` tokens (the whole context if not given)."""

@@ -115,12 +115,8 @@ class Experts(nn.Module):
 
         Only the products are made one by one; what lies between them is one step for all.
         """
-        hidden = self._gated(experts, shares).split([len(share) for share in shares])  # [n, I] each
-        return products(self.down, experts, hidden)
-
-    def _gated(self, experts: Sequence[int], shares: Sequence[Tensor]) -> Tensor:
-        """[sum of n, I]"""
-        return F.silu(products(self.gate, experts, shares)) * products(self.up, experts, shares)
+        gated = F.silu(products(self.gate, experts, shares)) * products(self.up, experts, shares)  # [sum of n, I]
+        return products(self.down, experts, gated.split([len(share) for share in shares]))
 
 
 def products(stack: Tensor, experts: Sequence[int], shares: Sequence[Tensor]) -> Tensor:

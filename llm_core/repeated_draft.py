@@ -32,7 +32,7 @@ class RepeatedMTPDraft(MTPDraft):
         h, read = self.model.final_norm(hidden[:, first:]), text[None, first + 1:]
         tokens, q = [], []
         while True:
-            ahead = self.model.predict_at_depth(1, h, read, self.cache)  # [1, R, V]
+            ahead = self.model.predict_at_depth(1, h, read, self.cache, last_only=True)  # [1, 1, V]
             self.cache.advance(read.shape[1])
             q.append(sampler.probabilities(ahead.logits[:, -1]))  # [1, V]
             tokens.append(sampler.draw(q[-1]))

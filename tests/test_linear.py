@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from llm_core import linear as ways
 from llm_core.linear import Linear, by_head, linear
+from llm_core.weighted_rows import runs, weighted_rows
 
 SHAPES = [(16, 24), (150, 300), (256, 256), (300, 700), (520, 1040)]  # below SMALL, to MIDDLE, to LARGE, above it
 
@@ -90,3 +91,21 @@ def test_by_head(B, T):
         with mode():
             torch.testing.assert_close(by_head(x, w), wanted)
             torch.testing.assert_close(by_head(x, w.mT.contiguous().mT), wanted)
+
+
+@pytest.mark.parametrize("keys, values", [(6, 4), (6, 0), (1, 3)])
+def test_by_head_with_a_part_of_one_matrix(keys, values):
+    """As MLA takes its keys' part out of kv_up: every head's rows lie between other rows."""
+    whole = normal(4 * (keys + values), 5)
+    w, x = whole.view(4, keys + values, 5)[:, :keys], normal(1, 1, 4, keys, seed=1).transpose(1, 2)
+    wanted = torch.einsum("bhti,hio->bhto", x, w)
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode():
+            torch.testing.assert_close(by_head(x, w), wanted)
+
+
+def test_weighted_rows():
+    matrix, places, weights = normal(9, 5), torch.tensor([[0, 8, 3], [3, 3, 2]]), normal(2, 3, seed=1)
+    wanted = torch.stack([sum(weights[n, i] * matrix[places[n, i]] for i in range(3)) for n in range(2)])
+    torch.testing.assert_close(weighted_rows(matrix, places, weights), wanted)
+    assert runs(3, 2, 5).tolist() == [[0, 1], [5, 6], [10, 11]]

@@ -1,11 +1,15 @@
 """A model with stacked matrices says what the model says, and keeps what belongs to others alone."""
 
+import copy
+
 import pytest
 import torch
 
 from llm_core import generate, load_pretrained, speculate
+from llm_core import stacked as stacked_ways
+from llm_core.linear import Linear
 from llm_core.quantization.model import quantize_model
-from llm_core.stacked import stack_for_decoding
+from llm_core.stacked import TurnedLinear, stack_for_decoding
 from tests.tiny_configs import CONFIGS, build
 
 
@@ -19,6 +23,38 @@ def test_same_logits_with_and_without_cache(name):
         cache = stacked.new_cache(2, 9)
         parts = [stacked(piece, cache).logits for piece in ids.split([4, 1, 1, 3], dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), model(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, stacked_ways.FEW, stacked_ways.FEW + 1, 200])
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
+def test_experts_few_and_many_tokens(tokens, mode):
+    """Both ways of the stacked layer against the plain one, which is tested against a loop elsewhere."""
+    layer = build("DeepSeek-V3").blocks[-1].feed_forward
+    x = torch.randn(1, tokens, 32, generator=torch.Generator().manual_seed(0))
+    with mode():
+        out, routing = stack_for_decoding(layer)(x)
+        torch.testing.assert_close(out, layer(x)[0], atol=1e-5, rtol=1e-5)
+    for precision in (torch.bfloat16, torch.float64):
+        with torch.inference_mode():
+            layers = stack_for_decoding(layer), copy.deepcopy(layer)
+            out, wanted = (one.to(precision)(x.to(precision))[0] for one in layers)
+        torch.testing.assert_close(out, wanted, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("rows", [(), (1,), (1, 1), (2,), (1, 3), (0,)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("turned, shape", [(True, (256, 320)), (True, (512, 2048)), (False, (128, 128)),
+                                           (False, (1000, 300)), (False, (1024, 2048))])
+def test_turned_layers(turned, shape, bias, rows):
+    torch.manual_seed(0)
+    holder = torch.nn.Sequential(Linear(shape[1], shape[0], bias=bias))
+    other, x = stack_for_decoding(holder), torch.randn(*rows, shape[1])
+    assert isinstance(other[0], TurnedLinear) == turned and isinstance(holder[0], Linear)
+    assert torch.equal(other[0].weight, holder[0].weight)
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            torch.testing.assert_close(other(x), torch.nn.functional.linear(x, holder[0].weight, holder[0].bias),
+                                       atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -105,7 +105,8 @@ class LatentAttention(nn.Module):
         w_k, w_v = self.kv_up.weight.view(H, -1, self.latent_dim).split([self.nope_dim, self.v_dim], dim=1)
         q_latent = by_head(q_nope.transpose(1, 2) * self.scale, w_k).flatten(1, 2)  # [B, H T, c]
         q_rope = (q_rope.transpose(1, 2) * self.scale).flatten(1, 2)  # [B, H T, r]
-        scores = (latent @ q_latent.mT + k_rope @ q_rope.mT).mT.contiguous().view(B, H, T, -1)  # [B, H, T, S]
+        scores = torch.baddbmm(k_rope @ q_rope.mT, latent, q_latent.mT)  # both products added: [B, S, H T]
+        scores = scores.mT.contiguous().view(B, H, T, -1)  # [B, H, T, S]
         shares = without_future(scores).softmax(dim=-1)
         if dropout:
             shares = F.dropout(shares, dropout)
