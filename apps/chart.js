@@ -1,5 +1,5 @@
-// Draws every chart of the site (Chart in apps/components.py): in place, once for each new figure, and never while
-// nobody sees it.
+// Draws every chart of the site (Chart in apps/components.py): in place, once for each new figure, never while nobody
+// sees it, and what is scrolled out of sight only when the slider has come to rest.
 (() => {
   let asked;
 
@@ -15,9 +15,22 @@
     return asked;
   }
 
+  const REST = 200;  // milliseconds without a new figure
+
+  function outOfSight(place) {
+    const { top, bottom } = place.getBoundingClientRect();
+    return bottom < 0 || top > window.innerHeight;
+  }
+
   window.drawChart = (element, props, watch) => {
     const place = element.querySelector(".chart");
-    let shown = "", width = 0;
+    let shown = "", width = 0, later;
+
+    function drawOrWait() {
+      clearTimeout(later);
+      if (shown && outOfSight(place)) later = setTimeout(draw, REST);
+      else draw();
+    }
 
     async function draw() {
       const figure = props.value || "";
@@ -45,7 +58,7 @@
       place.classList.add("drawn");
     }
 
-    watch("value", draw);
+    watch("value", drawOrWait);
     new ResizeObserver(draw).observe(place);  // which also tells when a tab or a fold is opened
   };
 })();

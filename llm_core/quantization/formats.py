@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llm_core.quantization import fp8
-from llm_core.quantization.integers import quantize, relative_error
+from llm_core.quantization.integers import quantize
 from llm_core.validation import one_of, whole
 
 BITS = {"int8": 8, "int6": 6, "int4": 4, "int3": 3, "int2": 2, "e4m3": 8, "e5m2": 8}  # of one code
@@ -126,10 +126,11 @@ class Error:
 
 def error(x: Tensor, kept: Tensor, outliers: Tensor | None = None) -> Error:
     """x and what was kept of it, [R, C]; outliers: a mask [R, C] of numbers that `others` and `gone` leave out."""
-    outliers = torch.zeros_like(x, dtype=torch.bool) if outliers is None else outliers
-    ours, theirs = x[~outliers], kept[~outliers]
-    gone = ((theirs == 0) & (ours != 0)).double().mean().item()
-    return Error(relative_error(x, kept), relative_error(ours, theirs), (x - kept).abs().max().item(), gone)
+    ordinary = torch.ones_like(x, dtype=torch.bool) if outliers is None else ~outliers
+    apart, size = x.double() - kept.double(), x.double()
+    gone = ((kept == 0) & (x != 0) & ordinary).sum().double() / ordinary.sum()
+    return Error((apart.norm() / size.norm()).item(), ((apart * ordinary).norm() / (size * ordinary).norm()).item(),
+                 apart.abs().max().item(), gone.item())
 
 
 def error_map(x: Tensor, kept: Tensor, outliers: Tensor | None = None, most: int = 48) -> Tensor:
