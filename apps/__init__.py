@@ -5,6 +5,11 @@ import os
 import sys
 import tempfile
 
+from llm_core import programs
+
+if sys.argv[:1] == ["-m"]:  # a page is being started as a program: it has all its imports before it
+    programs.begin()
+
 # Before gradio is imported anywhere: it would otherwise report its use to a server outside.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -105,14 +105,6 @@ def on_opening(demo: gr.Blocks, opened: Callable[[gr.Request], tuple], outputs: 
     return demo.load(first, None, outputs, api_name=api_name, **FIGURES)
 
 
-CONTEXTS = sorted({min(step << power, 1 << 20) for power in range(9, 20) for step in (2, 3)})  # 1k, 1.5k, 2k … 1M
-
-
-def step_of(tokens: int) -> int:
-    """The slider's step nearest to a context."""
-    return min(range(len(CONTEXTS)), key=lambda i: abs(CONTEXTS[i] - tokens))
-
-
 def copy_link_button(controls: dict[str, gr.components.Component], label: str = "Copy link to this state") -> gr.Button:
     """A button that puts the state of `controls` (query name -> component) into the address bar and the clipboard."""
     button = gr.Button(label, size="sm", elem_classes="copy-link")

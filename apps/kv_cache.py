@@ -7,7 +7,7 @@ import functools
 import gradio as gr
 import torch
 
-from apps import code_box, common
+from apps import code_box, common, contexts
 from apps.components import Chart
 from llm_core import ModelConfig, accounting, plots, presets
 from llm_core.as_python import as_python
@@ -203,12 +203,7 @@ def build(demo: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             preset = gr.Dropdown(presets.names(), value=START, label="Model, whose sizes are taken", elem_id="preset")
-            with gr.Group():
-                step = gr.Slider(0, len(common.CONTEXTS) - 1, common.step_of(131072), step=1, buttons=[],
-                                 label="Context: drag, from 1k to 1M tokens", elem_id="context-step",
-                                 elem_classes="no-number")
-                context = gr.Textbox(first["context"], label="Context in tokens", elem_id="context", max_length=40,
-                                     info="or type it: 4096, 128k (131,072), 1M; then Enter")
+            step, context = contexts.place(first["context"])
             bits = gr.Radio(list(BITS), value=16, label="Bits a number", elem_id="bits")
             sliders = {"batch": common.whole_slider("batch", first["batch"], SLIDERS["batch"])}
             with gr.Accordion("The sizes behind it", open=False):
@@ -241,14 +236,6 @@ def build(demo: gr.Blocks) -> None:
     outputs = [notice, bars, lines, text, table, dots, checked, before]
     inputs = [before, *controls.values()]
 
-    def dragged(position, before, preset, _, *rest):
-        tokens = f"{common.CONTEXTS[int(position)]:,}"
-        return tokens, *draw(before, preset, tokens, *rest)
-
-    def typed(before, preset, context, *rest):
-        out = draw(before, preset, context, *rest)
-        return gr.skip() if out[0] else common.step_of(accounting.parse_tokens(context)), *out
-
     def chosen(before, preset, context, bits, batch, *_):
         own = sizes(preset)
         return *own.values(), *draw(before, preset, context, bits, batch, *own.values())
@@ -258,11 +245,10 @@ def build(demo: gr.Blocks) -> None:
         said, *rest = draw(None, *values.values())
         if said:  # show the model as it is, greyed, under the sentence that says why not what was asked for
             _, *rest = draw(None, *(values | sizes(values["preset"])).values())
-        position = common.step_of(accounting.parse_tokens(values["context"]))
+        position = contexts.step_of(values["context"])
         return *values.values(), position, said or common.notice(problem, note=True), *rest
 
-    step.input(dragged, [step, *inputs], [context, *outputs], api_name="kv_cache_context", **common.FIGURES)
-    gr.on([context.submit, context.blur], typed, inputs, [step, *outputs], api_name="kv_cache_typed", **common.FIGURES)
+    contexts.connect(step, context, draw, inputs, outputs, "kv_cache")
     preset.input(chosen, inputs, [*list(sliders.values())[1:], *outputs], api_name="kv_cache_preset", **common.FIGURES)
     gr.on([bits.input, *(slider.input for slider in sliders.values())], draw, inputs, outputs, api_name="kv_cache",
           **common.FIGURES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import code_box, common, kv_cache, mla_shrink
+from apps import code_box, common, contexts, kv_cache, mla_shrink
 from apps.components import Chart
 from llm_core import ModelConfig, accounting, cache_layout, plots, presets
 from llm_core.as_python import as_python
@@ -224,12 +224,7 @@ def build(demo: gr.Blocks) -> None:
         with gr.Column(scale=1, min_width=300) as left:
             preset = gr.Dropdown(presets.names(), value=START, label="Model, whose sizes are taken", elem_id="preset")
             sliders = {name: common.whole_slider(name, first[name], spec) for name, spec in SIZES.items()}
-            with gr.Group():
-                step = gr.Slider(0, len(common.CONTEXTS) - 1, common.step_of(131072), step=1, buttons=[],
-                                 label="Context: drag, from 1k to 1M tokens", elem_id="context-step",
-                                 elem_classes="no-number")
-                context = gr.Textbox(first["context"], label="Context in tokens", elem_id="context", max_length=40,
-                                     info="or type it: 4096, 128k (131,072), 1M; then Enter")
+            step, context = contexts.place(first["context"])
             sliders = {"tokens": common.whole_slider("tokens", 1, TOKENS), **sliders}
             counted = gr.Radio([(label, name) for name, label in COUNTED.items()], value="attention",
                                label="FLOPs of", elem_id="counted")
@@ -258,14 +253,6 @@ def build(demo: gr.Blocks) -> None:
     before = gr.State(shown[5])
     outputs, inputs = [notice, bars, weights, lines, text, table, before], [before, *controls.values()]
 
-    def dragged(position, before, preset, _, *rest):
-        tokens = f"{common.CONTEXTS[int(position)]:,}"
-        return tokens, *draw(before, preset, tokens, *rest)
-
-    def typed(before, preset, context, *rest):
-        out = draw(before, preset, context, *rest)
-        return gr.skip() if out[0] else common.step_of(accounting.parse_tokens(context)), *out
-
     def chosen(before, preset, context, counted, tokens, *_):
         own = sizes(preset)
         return *own.values(), *draw(before, preset, context, counted, tokens, *own.values())
@@ -275,11 +262,10 @@ def build(demo: gr.Blocks) -> None:
         said, *rest = draw(None, *values.values())
         if said:  # show the model as it is, greyed, under the sentence that says why not what was asked for
             _, *rest = draw(None, *(values | sizes(values["preset"]) | {"tokens": 1}).values())
-        position = common.step_of(accounting.parse_tokens(values["context"]))
+        position = contexts.step_of(values["context"])
         return *values.values(), position, said or common.notice(problem, note=True), *rest
 
-    step.input(dragged, [step, *inputs], [context, *outputs], api_name="mla_context", **common.FIGURES)
-    gr.on([context.submit, context.blur], typed, inputs, [step, *outputs], api_name="mla_typed", **common.FIGURES)
+    contexts.connect(step, context, draw, inputs, outputs, "mla")
     preset.input(chosen, inputs, [*[sliders[name] for name in SIZES], *outputs], api_name="mla_preset",
                  **common.FIGURES)
     gr.on([counted.input, *(slider.input for slider in sliders.values())], draw, inputs, outputs, api_name="mla",

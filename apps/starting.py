@@ -177,6 +177,7 @@ def run_alone(page: ModuleType) -> None:
             page.build(demo)
         return demo
 
+    programs.begun()
     end(serve(build, f"python -m apps.{Path(page.__file__).stem}", f"The page {page.TITLE!r}, alone."))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from apps import code_box, common, config_json
+from apps import code_box, common, config_json, contexts
 from apps.components import Chart
 from apps.what_fits_views import (
     RUN,
@@ -27,7 +27,7 @@ START = {"preset": "llama-3.1-8b", "hardware": "rtx-3070", "gpus": 1, "mode": RU
 LIMITS = {"gpus": (1, 64), "batch": (1, 1024)}
 CHOICES = {"preset": presets.names(), "hardware": list(HARDWARE), "mode": [RUN, TRAIN],
            "weight_bits": [32, 16, 8, 4], "cache_bits": [16, 8, 4]}
-MOST_CONTEXT = common.CONTEXTS[-1]
+MOST_CONTEXT = contexts.STEPS[-1]
 
 def settled(preset, kept, hardware, gpus, mode, weight_bits, cache_bits, context, batch) -> tuple[dict, str]:
     """The controls' values as they count, and a sentence about those that had to be others."""
@@ -139,12 +139,7 @@ def build(demo: gr.Blocks) -> None:
             with gr.Column() as caching:
                 cache_bits = gr.Radio(CHOICES["cache_bits"], value=first["cache_bits"], elem_id="cache-bits",
                                       label="Bits a number in the cache")
-            with gr.Group():
-                step = gr.Slider(0, len(common.CONTEXTS) - 1, common.step_of(8192), step=1, buttons=[],
-                                 elem_id="context-step", label="Context: drag, from 1k to 1M tokens",
-                                 elem_classes="no-number")
-                context = gr.Textbox(first["context"], label="Context in tokens", elem_id="context", max_length=40,
-                                     info="or type it: 4096, 128k (131,072), 1M; then Enter")
+            step, context = contexts.place(first["context"])
             batch = common.whole_slider("batch", first["batch"], ("Batch: sequences at once", *LIMITS["batch"], 1))
             controls = {"preset": preset, "config": own.kept, "hardware": hardware, "gpus": gpus, "mode": mode,
                         "weight_bits": weight_bits, "cache_bits": cache_bits, "context": context, "batch": batch}
@@ -186,14 +181,6 @@ def build(demo: gr.Blocks) -> None:
     def seen(mode) -> list[gr.Column]:
         return [gr.Column(visible=mode == RUN), gr.Column(visible=mode == RUN)]
 
-    def dragged(position, *given):
-        tokens = f"{common.CONTEXTS[int(position)]:,}"
-        return tokens, *draw(*given[:-2], tokens, given[-1])
-
-    def typed(*given):
-        out = draw(*given)
-        return gr.skip() if out[0] else common.step_of(accounting.parse_tokens(given[-2])), *out
-
     def mode_changed(*given):
         return *seen(given[5]), *draw(*given)
 
@@ -203,15 +190,13 @@ def build(demo: gr.Blocks) -> None:
     def opened(request: gr.Request):
         values, problem = state(request)
         said, *rest = draw(None, *values.values())
-        position = common.step_of(accounting.parse_tokens(values["context"]))
+        position = contexts.step_of(values["context"])
         return *values.values(), position, *seen(values["mode"]), said or common.notice(problem, note=True), *rest
 
     gr.on([hardware.input, gpus.input, weight_bits.input, cache_bits.input, batch.input], draw, inputs, outputs,
           api_name="what_fits", **common.FIGURES)
     mode.input(mode_changed, inputs, [*groups, *outputs], api_name="what_fits_mode", **common.FIGURES)
-    step.input(dragged, [step, *inputs], [context, *outputs], api_name="what_fits_context", **common.FIGURES)
-    gr.on([context.submit, context.blur], typed, inputs, [step, *outputs], api_name="what_fits_typed",
-          **common.FIGURES)
+    contexts.connect(step, context, draw, inputs, outputs, "what_fits")
     gr.on([preset.input, own.forget.click], preset_chosen, inputs, [own.kept, own.remark, *outputs],
           api_name="what_fits_preset", **common.FIGURES)
     config_json.connect(own, inputs, outputs, notice, lambda kept, before, preset, _, *rest: draw(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llm_core.cache_layout import entry_shapes
+from llm_core.cache_layout import elements_per_token, entry_shapes
 from llm_core.config import ModelConfig
 
 
@@ -14,16 +14,23 @@ class Cache:
 
     `length` counts the tokens held. Layers write behind it, and only the model moves it, once all layers have written:
     a layer that moved it early would show the next layer tokens it has not seen.
+    ValueError if the memory cannot be had.
     """
 
     def __init__(self, config: ModelConfig, batch: int, max_tokens: int, *, dtype=torch.float32, device="cpu"):
         shapes = entry_shapes(config)
         self.max_tokens = max_tokens
         self.length = 0
-        self.layers: list[dict[str, Tensor]] = [
-            {name: torch.zeros(batch, max_tokens, *shape, dtype=dtype, device=device) for name, shape in shapes.items()}
-            for _ in range(config.n_layers)
-        ]
+        try:
+            self.layers: list[dict[str, Tensor]] = [
+                {name: torch.zeros(batch, max_tokens, *shape, dtype=dtype, device=device)
+                 for name, shape in shapes.items()}
+                for _ in range(config.n_layers)
+            ]
+        except (RuntimeError, TypeError):  # no such memory, or a size beyond 64 bits
+            size = batch * max_tokens * elements_per_token(config) * dtype.itemsize
+            raise ValueError(f"a cache for {max_tokens:,} tokens takes {size:,} bytes, which cannot be had here; give "
+                             "max_tokens, or fewer") from None
 
     def layer(self, index: int) -> LayerCache:
         return LayerCache(self, self.layers[index])

@@ -20,18 +20,26 @@ def starting() -> Iterator[None]:
     """Around a program's imports, which take seconds. Ctrl+C ends it at once: Python would show where in torch it was
     just reading, or, within C code, go on as if nothing had been pressed. Nothing is begun yet that could be half done.
     """
-    mine = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler)  # it may have been told to ignore it
-    if mine:
-        signal.signal(signal.SIGINT, _end_at_once)
+    begin()
     try:
         yield
     except OSError as problem:  # as where no folder for temporary files can be had
         print(sentence(problem), file=sys.stderr)
         sys.exit(2)
     finally:
-        if mine:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        begun()
+
+
+def begin() -> None:
+    """The first half of `starting`, for a package whose modules are programs too: Ctrl+C ends them until `begun`."""
+    if threading.current_thread() is threading.main_thread() and (
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler):  # it may have been told to ignore it
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def begun() -> None:
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end_at_once(*_) -> None:

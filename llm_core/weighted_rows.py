@@ -24,4 +24,4 @@ def weighted_rows(matrix: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 def runs(count: int, length: int, step: int) -> Tensor:
     """The places of `count` runs of rows, [count, length]: run n begins at n * step."""
     with torch.inference_mode(False):  # kept, so it must serve outside of inference mode too
-        return torch.arange(count)[:, None] * step + torch.arange(length)
+        return torch.arange(count, device="cpu")[:, None] * step + torch.arange(length, device="cpu")

@@ -68,3 +68,9 @@ def test_past_the_context_gets_a_sentence():
     model(some_ids(1, 60), cache)
     with pytest.raises(ValueError, match="65 tokens are more than the model's context of 64; 4 more would fit"):
         model(some_ids(1, 5), cache)
+
+
+@pytest.mark.parametrize("tokens", [10**13, 10**18, 10**30])
+def test_more_memory_than_there_is_gets_a_sentence(tokens):
+    with pytest.raises(ValueError, match=f"a cache for {tokens:,} tokens takes .* bytes, which cannot be had here"):
+        build("MLA").new_cache(1, tokens)

@@ -111,7 +111,8 @@ def test_the_lab_killed_while_it_saves_leaves_nothing(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signal to one process")
 @pytest.mark.parametrize("program, at", [
     ("llm_core.training", "torch.nn"), ("llm_core.checkpoint", "torch.nn"), ("llm_core.checkpoint", "llm_core.model"),
-    ("llm_core.checks", "llm_core.checks.workbook.results"), ("apps", "gradio.blocks")])
+    ("llm_core.checks", "llm_core.checks.workbook.results"), ("apps", "gradio.blocks"),
+    ("apps.rope_lab", "gradio.blocks"), ("apps.rope_lab", "apps.common")])
 def test_ctrl_c_while_a_program_starts(program, at, tmp_path):
     done = run("-m", program, cwd=tmp_path, FAULT=f"SIGINT import {at}")
     assert (done.returncode, last_line(done), list(tmp_path.iterdir())) == (130, "stopped", [])

@@ -143,6 +143,7 @@ class QuantizedExperts(nn.Module):
 
 def quantized_linear(weight: Tensor, bias: Tensor | None, bits: int, per: str | int) -> nn.Module:
     """The fastest layer that can hold this weight in this way."""
+    weight = weight.contiguous()  # codes would lie as it does, and kernels would copy turned ones at every call
     if bits == 8 and per == "channel":
         return Int8Linear(weight, bias)
     if Int4Linear.fits(weight, bits, per):
