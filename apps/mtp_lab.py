@@ -177,8 +177,8 @@ def build(demo: gr.Blocks) -> None:
             with gr.Row():
                 start = gr.Button("Write", variant="primary", min_width=100, elem_id="write")
                 stop = gr.Button("Stop", variant="stop", min_width=100, elem_id="stop")
-        with gr.Column(scale=2, min_width=300):
             wrong_run = common.notice_box()
+        with gr.Column(scale=2, min_width=300):
             drafted = gr.HTML(css_template=mtp_writing.CSS, elem_classes="result", elem_id="drafted")
             gr.HTML('<p class="by drafted"><ins>green</ins> a guess that stood · <del>red, struck</del> one that was '
                     'rejected, and behind it the model\'s own token · <del class="vain">dotted, struck</del> guessed '

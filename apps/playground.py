@@ -190,8 +190,9 @@ def build(demo: gr.Blocks) -> None:
             with gr.Row():
                 start = gr.Button("Write", variant="primary", min_width=100)
                 stop = gr.Button("Stop", variant="stop", min_width=100)
+            notice = common.notice_box()  # on the last input, or the place in the line
         with gr.Column(scale=2, min_width=300):
-            remark, notice = common.notice_box(), common.notice_box()  # on the address, which stays; on the last input
+            remark = common.notice_box()  # on the address, which stays
             text = gr.HTML(css_template=writing.CSS, elem_classes="result", elem_id="written")
             status = gr.HTML(css_template=writing.CSS, elem_classes="result", elem_id="status")
     with gr.Row():
