@@ -22,12 +22,15 @@ NOT_THERE = {"gradio", "jupyterlab", "tqdm"}  # the hub installs Gradio itself; 
 APP = '''"""The site as a Hugging Face Space."""
 
 import os
+import sys
 
 from apps import site, starting
 
-# The hub reaches the program from outside its container, at these.
-starting.launch(site.build(), os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("PORT", 7860)),
-                prepare=site.prepare)
+try:  # the hub reaches the program from outside its container, at these
+    starting.launch(site.build(), os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0"), int(os.environ.get("PORT", 7860)),
+                    prepare=site.prepare)
+except OSError as problem:  # such as a port in use
+    sys.exit(str(problem))
 '''
 
 

@@ -53,6 +53,9 @@ def test_it_starts_by_itself(tmp_path):
             except OSError:
                 assert time.monotonic() < end, "it did not start"
                 time.sleep(0.3)
+        again = subprocess.run([sys.executable, "app.py"], cwd=folder, env=environment, capture_output=True, text=True)
+        assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith("cannot serve on 127.0.0.1 port")
+        assert "Traceback" not in again.stderr
     finally:
         printed = stop(process)
     assert "Traceback" not in printed, printed[-3000:]
