@@ -35,14 +35,14 @@ def _yarn(frequencies: Tensor, yarn: YarnConfig, theta: float, width: int) -> Te
     last = min(math.ceil(pair_that_turns(yarn.beta_slow)), width - 1)
     span = max(last - first, 0.001)  # both bounds on one pair: a step instead of a ramp
     slowed = ((torch.arange(width // 2, dtype=torch.float64) - first) / span).clamp(0, 1)
-    return frequencies * (1 - slowed) + frequencies / yarn.factor * slowed
+    return frequencies * (1 - slowed) + frequencies / float(yarn.factor) * slowed
 
 
 def _llama3(frequencies: Tensor, llama3: Llama3RopeConfig) -> Tensor:
-    turns = llama3.original_max_seq_len * frequencies / (2 * math.pi)  # over the original context
+    turns = float(llama3.original_max_seq_len) * frequencies / (2 * math.pi)  # over the original context
     kept = (turns - llama3.low_freq_factor) / (llama3.high_freq_factor - llama3.low_freq_factor)
     kept = kept.clamp(0, 1)
-    return frequencies * kept + frequencies / llama3.factor * (1 - kept)
+    return frequencies * kept + frequencies / float(llama3.factor) * (1 - kept)
 
 
 def rope_table(rope: RopeConfig, width: int, positions: Tensor) -> tuple[Tensor, Tensor]:

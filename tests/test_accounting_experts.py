@@ -61,7 +61,7 @@ def test_sizes_of_deepseek_v3():
     n = experts.expert_sizes(presets.get("deepseek-v3"))
     assert (n.one, n.layers) == (3 * 7168 * 2048, 58)
     assert (n.ways, n.ways_free) == (71_614_201_382_880, comb(256, 8))  # counted another way in lesson 06.3
-    assert round(n.groups, 2) == 5.29 and n.active_share == pytest.approx(0.05596, abs=1e-5)
+    assert round(n.groups, 2) == 5.29 and n.parameters.active / n.parameters.total == pytest.approx(0.05596, abs=1e-5)
     assert 9 < n.flops_all / n.flops < 11
     text = "\n".join(experts.expert_formula(presets.get("deepseek-v3")))
     for figure in ("44,040,192", "11,320,164,352", "398,196,736", "37,552,282,624", "71,614,201,382,880"):

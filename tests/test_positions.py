@@ -80,3 +80,12 @@ def test_cos_and_sin_take_the_ratio_of_the_mscales():
     wanted = (0.1 * math.log(40) + 1) / (0.0707 * math.log(40) + 1)
     assert at_zero(YarnConfig(40.0, 4096, mscale=1.0, mscale_all_dim=0.707)) == pytest.approx(wanted, abs=1e-6)
     assert at_zero(YarnConfig(40.0, 4096, mscale_all_dim=0.0)) == pytest.approx(0.1 * math.log(40) + 1, abs=1e-6)
+
+
+@pytest.mark.parametrize("scaling, slower", [
+    (YarnConfig(10**20, 4096), 1e20), (YarnConfig(10**20, 10**25), 1), (Llama3RopeConfig(10**20, 4), 1e20),
+    (Llama3RopeConfig(10**20, 10**25), 1)])
+def test_stretched_beyond_64_bits(scaling, slower):
+    """Whole numbers of any size may stand in a config. The slowest pair is stretched, or has turned often enough."""
+    plain, stretched = (inverse_frequencies(RopeConfig(scaling=s), 8)[-1].item() for s in (None, scaling))
+    assert stretched == pytest.approx(plain / slower, rel=1e-5)

@@ -87,10 +87,6 @@ class ExpertSizes:
     groups: float
     context: int
 
-    @property
-    def active_share(self) -> float:
-        return self.parameters.active / self.parameters.total
-
 
 def expert_sizes(config: ModelConfig, context: int = 4096) -> ExpertSizes:
     """Count a config's experts. ValueError if it has none."""
