@@ -24,7 +24,8 @@ def place(tokens: str | int) -> tuple[gr.Slider, gr.Textbox]:
 
 def step_of(tokens: str | int) -> int:
     """The slider's step nearest to what is in the box. ValueError if that is no number of tokens."""
-    return min(range(len(STEPS)), key=lambda i: abs(STEPS[i] - parse_tokens(tokens)))
+    count = parse_tokens(tokens)
+    return min(range(len(STEPS)), key=lambda i: abs(STEPS[i] - count))
 
 
 def connect(slider: gr.Slider, box: gr.Textbox, draw: Callable[..., tuple], inputs: Sequence, outputs: Sequence,
