@@ -129,8 +129,8 @@ def error(x: Tensor, kept: Tensor, outliers: Tensor | None = None) -> Error:
     ordinary = torch.ones_like(x, dtype=torch.bool) if outliers is None else ~outliers
     apart, size = x.double() - kept.double(), x.double()
     gone = ((kept == 0) & (x != 0) & ordinary).sum().double() / ordinary.sum()
-    return Error((apart.norm() / size.norm()).item(), ((apart * ordinary).norm() / (size * ordinary).norm()).item(),
-                 apart.abs().max().item(), gone.item())
+    others = apart.where(ordinary, 0.0).norm() / size.where(ordinary, 0.0).norm()
+    return Error((apart.norm() / size.norm()).item(), others.item(), apart.abs().max().item(), gone.item())
 
 
 def error_map(x: Tensor, kept: Tensor, outliers: Tensor | None = None, most: int = 48) -> Tensor:
