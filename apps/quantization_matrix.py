@@ -40,12 +40,14 @@ def numbers(matrix: str, outliers: int) -> tuple[torch.Tensor, torch.Tensor]:
 def off(matrix: str, format: str, share: str, zero_point: bool, outliers: int) -> tuple[formats.Error, int, float]:
     """The error, bytes, and bits a number."""
     x, mask = numbers(matrix, outliers)
-    kept = kept_of(x, format, share, zero_point)
+    kept = kept_of(matrix, format, share, zero_point, outliers)
     return formats.error(x, kept.values, mask), kept.nbytes, kept.bits_a_number
 
 
-def kept_of(x: torch.Tensor, format: str, share: str, zero_point: bool) -> formats.Kept:
-    return formats.keep(x, format, int(share) if share.isdigit() else share, symmetric=not zero_point)
+@functools.lru_cache(maxsize=2)
+def kept_of(matrix: str, format: str, share: str, zero_point: bool, outliers: int) -> formats.Kept:
+    return formats.keep(numbers(matrix, outliers)[0], format, int(share) if share.isdigit() else share,
+                        symmetric=not zero_point)
 
 
 def quantize_matrix(matrix: str = START["matrix"], format: str = "int4", share: str = "channel",
@@ -167,7 +169,7 @@ def draw(before, *values):
     """Outputs: error map, histogram, sentence and formulas, table, what was drawn."""
     now, note = common.within(dict(zip(START, values, strict=True)), LIMITS)
     x, mask = numbers(now["matrix"], now["outliers"])
-    kept = kept_of(x, *(now[name] for name in ("format", "share", "zero_point")))
+    kept = kept_of(**now)
     error = off(**now)[0]
     then = off(**before)[0] if before else None
     places = {"levels, its scale": kept.place(1)} if kept.scale.numel() == 1 else {

@@ -145,6 +145,16 @@ def test_what_cannot_be_kept_is_said(x, format, per, sentence):
         keep(x, format, per)
 
 
+@pytest.mark.parametrize("format", ["int4", "e4m3"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_none_is_found_wherever_it_stands(value, format):
+    for place in (0, 1000, X.numel() - 1):
+        x = X.clone()
+        x.view(-1)[place] = value
+        with pytest.raises(ValueError, match="NaN or inf"):
+            keep(x, format, "tensor")
+
+
 # One number ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("format", ["e4m3", "e5m2"])

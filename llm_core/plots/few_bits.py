@@ -15,12 +15,12 @@ _FLOOR, _TOP = 0.1, 100  # per cent; whatever is off by less than a thousandth l
 
 def error_heatmap(shares: Sequence[Sequence[float]], height: int = 330, scale: bool = True) -> go.Figure:
     """Relative errors of cells, 0 to 1 and beyond, coloured by their powers of ten from 0.1 % to 100 %."""
-    percent = 100 * np.asarray(shares, dtype=np.float64)
-    powers = np.log10(percent.clip(_FLOOR, _TOP)).round(2)
+    percent = 100 * np.asarray(shares, dtype=np.float32)
+    # Arrays, not lists: Plotly would look at each number of a list by itself, which a dragged slider feels.
     cells = go.Heatmap(
-        z=powers.tolist(), zmin=math.log10(_FLOOR), zmax=math.log10(_TOP), colorscale=SEQUENTIAL, showscale=scale,
-        customdata=[[float(f"{v:.2g}") for v in row] for row in percent.tolist()],
-        hovertemplate="cell %{y} down, %{x} across: off by %{customdata} %<extra></extra>",
+        z=np.log10(percent.clip(_FLOOR, _TOP)), zmin=math.log10(_FLOOR), zmax=math.log10(_TOP), colorscale=SEQUENTIAL,
+        customdata=percent, showscale=scale,
+        hovertemplate="cell %{y} down, %{x} across: off by %{customdata:.2r} %<extra></extra>",
         colorbar={"title": {"text": "off by"}, "thickness": 10, "tickvals": [-1, 0, 1, 2],
                   "ticktext": ["0.1 %", "1 %", "10 %", "100 %"]})
     hidden = {"showticklabels": False, "ticks": "", "showgrid": False, "zeroline": False}

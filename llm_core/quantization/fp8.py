@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llm_core.quantization.integers import all_finite
 from llm_core.validation import one_of, whole
 
 ACTIVATION_TILE = (1, 128)  # a token and 128 of its numbers
@@ -113,7 +114,7 @@ def quantize_tiles(x: Tensor, tile: tuple[int, int] | None = ACTIVATION_TILE, fo
     ValueError if x is empty or holds NaN or inf.
     """
     f = get_format(format)
-    if x.numel() == 0 or not x.is_floating_point() or not torch.isfinite(x).all():
+    if x.numel() == 0 or not x.is_floating_point() or not all_finite(x):
         raise ValueError(f"FP8 codes need finite floating-point numbers, and at least one: this tensor {_fault(x)}")
     flat = x.detach().reshape(-1, x.shape[-1]).float()  # [R, C]
     rows, columns = _tile_size(tile, flat)

@@ -109,8 +109,13 @@ def _check(x: Tensor, scale_dtype: torch.dtype) -> None:
         raise ValueError(f"only floating-point numbers can be quantised, not {x.dtype}")
     if x.dim() == 0 or x.numel() == 0:
         raise ValueError(f"there is nothing to quantise in a tensor of shape {list(x.shape)}")
-    if not torch.isfinite(x).all():
+    if not all_finite(x):
         raise ValueError("the tensor holds NaN or inf, for which there is no step")
+
+
+def all_finite(x: Tensor) -> bool:
+    """No NaN and no inf in x, which has at least one number. A NaN anywhere is the smallest and the largest, too."""
+    return bool(torch.stack(x.aminmax()).isfinite().all())
 
 
 def relative_error(x: Tensor, approximation: Tensor) -> float:

@@ -138,10 +138,14 @@ def main(arguments: list[str] | None = None) -> int:
         for recipe in RECIPES.values():  # says so, before anything is read or written, if the settings cannot be
             dataclasses.replace(recipe, **changes)
         if options.retrain_all:
+            from llm_core.training import drafting  # a program of its own, with a beginning of its own
+
             text = read(options.data, Path("runs") / "retrain" / "tokens", ranks)
             for model in (*presets.mini_names(), pretrained.GRID):
                 work = Path("runs") / "retrain" / model
                 run(model, text, pretrained.FOLDER / model, work, changes, options.checkpoint_every, ranks)
+                if ranks.first and model == drafting.RECIPE.preset:
+                    drafting.write(pretrained.FOLDER / model, text, drafting.RECIPE)
         else:
             out = options.out or Path("runs") / options.model
             text = read(options.data, out / "tokens", ranks)

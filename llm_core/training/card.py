@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from llm_core import accounting, data, presets, pretrained, tokenizer
+from llm_core.acceptance import Acceptance
 from llm_core.generation import generate
+from llm_core.hf_config import read_object
 from llm_core.model import LanguageModel
 from llm_core.pretrained.store import load_weights, save_weights
 from llm_core.programs import write_whole
@@ -60,9 +62,12 @@ def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.To
                         for row in log if row["step"] <= FIRST_STEPS],
     }
     if len(model.mtp):
-        about["second_token"] = {name: {"greedy": round(a.greedy, 3), "expected": round(a.expected, 3),
-                                        "positions": a.positions} for name, a in second_token(model, text).items()}
+        about["second_token"] = {name: second_token_of(a) for name, a in second_token(model, text).items()}
     return about
+
+
+def second_token_of(a: Acceptance) -> dict:
+    return {"greedy": round(a.greedy, 3), "expected": round(a.expected, 3), "positions": a.positions}
 
 
 def write_mini(folder: Path, recipe: Recipe, result: Result, text: data.TokenText, log: Sequence[dict] = ()) -> None:
@@ -72,6 +77,19 @@ def write_mini(folder: Path, recipe: Recipe, result: Result, text: data.TokenTex
     about = describe(stored, recipe, result, text, log)
     _write_json(folder / "card.json", about)
     write_whole(folder / "README.md", mini_card(recipe.preset, about).encode())
+
+
+def write_again(folder: Path, model: LanguageModel, text: data.TokenText, more: dict) -> Acceptance:
+    """The same files again, for a model whose MTP modules have changed and nothing else; `more` is for its card.
+
+    How often a guess of the stored module stands."""
+    about = {**read_object(folder / "card.json", pretrained.MOST_CARD_BYTES), **more}
+    save_weights(folder / "model.safetensors", {"": model})
+    found = second_token(load_weights(folder / "model.safetensors", model.config), text)
+    about["second_token"] = {name: second_token_of(a) for name, a in found.items()}
+    _write_json(folder / "card.json", about)
+    write_whole(folder / "README.md", mini_card(about["recipe"]["preset"], about).encode())
+    return found["MTP"]
 
 
 def write_grid(folder: Path, runs: list[tuple[Recipe, Result]], text: data.TokenText) -> None:
@@ -103,7 +121,10 @@ def mini_card(name: str, about: dict) -> str:
     recipe = about["recipe"]
     samples = "\n\n".join(f"```text\n{text}\n```" for text in about["samples"])
     mtp = f"; {about['mtp_parameters']:,} more in its MTP module" if about["mtp_parameters"] else ""
-    ahead = "\n" + second_token_table(about["second_token"]) if "second_token" in about else ""
+    ahead = "\n" + second_token_table(about["second_token"], about.get("drafting")) if "second_token" in about else ""
+    again = f"`python -m llm_core.training --model {name}`"
+    if "drafting" in about:
+        again += f", then `python -m llm_core.training.drafting runs/{name}`"
     return f"""# {name}
 
 {presets.description(name)}
@@ -117,7 +138,7 @@ def mini_card(name: str, about: dict) -> str:
 | training | {recipe['steps']:,} steps of {recipe['batch_size']} x {recipe['context']} tokens, best weights at step \
 {about['best_step']:,}; AdamW at {recipe['learning_rate']:g}, seed {recipe['seed']} |
 | time | {about['minutes']} minutes ({about['machine']}) |
-| again | `python -m llm_core.training --model {name}` |
+| again | {again} |
 {ahead}
 Held-out text is read in windows of {recipe['context']} tokens that overlap by half; each token is scored once.
 
@@ -127,8 +148,17 @@ What it writes (temperature {TEMPERATURE}, top-k {TOP_K}, seed {SAMPLE_SEED}, fi
 """
 
 
-def second_token_table(measured: dict[str, dict]) -> str:
+def second_token_table(measured: dict[str, dict], drafting: dict | None = None) -> str:
+    """drafting: what training.drafting did, if anything; the module's shares before it stand in a row of their own."""
+    if drafting:
+        measured = {"MTP": measured["MTP"], "MTP, trained beside the model only": drafting["before"], **measured}
     rows = "\n".join(f"| {name} | {a['greedy']:.1%} | {a['expected']:.1%} |" for name, a in measured.items())
+    alone = f"""
+The module was trained beside the model, on what the text says next, and then alone, {drafting['recipe']['steps']:,} \
+steps of
+{drafting['recipe']['batch_size']} x {drafting['recipe']['context']} tokens, on what the model says \
+({drafting['minutes']} minutes; `llm_core/training/drafting.py`). The model's own weights stayed as they were.
+""" if drafting else ""
     return f"""Its MTP module guesses the token after the next one. How often such a guess would stand, at \
 {measured['MTP']['positions']:,} places of
 held-out text, the true text always given; below it guessers that have learned nothing but counts:
@@ -136,7 +166,7 @@ held-out text, the true text always given; below it guessers that have learned n
 | who guesses | the model's likeliest token | accepted when drawn at temperature 1 |
 |---|---|---|
 {rows}
-"""
+{alone}"""
 
 
 def grid_card(models: dict[str, dict]) -> str:
