@@ -132,8 +132,10 @@ class PromptLookupDraft:
 def same_start(a: Tensor, b: Tensor) -> int:
     """How many tokens [T] two texts share from the start."""
     n = min(len(a), len(b))
+    if torch.equal(a[:n], b[:n]):  # nearly always, and soon found
+        return n
     different = (a[:n] != b[:n]).nonzero()
-    return int(different[0]) if len(different) else n
+    return int(different[0])
 
 
 def _proposal(tokens: list[Tensor], q: list[Tensor], vocab_size: int) -> Proposal:

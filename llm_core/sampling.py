@@ -31,7 +31,7 @@ class Sampler:
         """The distribution that tokens are drawn from: logits [B, V] -> [B, V], rows summing to 1."""
         logits = logits.float()
         if self.temperature == 0:
-            return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
+            return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         # The largest is subtracted first, so that a tiny temperature cannot overflow; in 32 bits it must not become 0.
         logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, 1e-30)
         if self.top_k is not None and self.top_k < logits.shape[-1]:

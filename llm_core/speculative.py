@@ -98,22 +98,22 @@ def speculate(model: LanguageModel, token_ids: Tensor | Sequence[int], max_new_t
 def _passes(model, text, left, room, draft, sampler, gamma, stop_token) -> Iterator[Pass]:
     """left: tokens still to come. The last one can be picked when the context is full, but not read."""
     cache, passes, weight = model.new_cache(1, room), 0, model.token_embedding.weight
-    hidden = weight.new_empty(1, 0, model.config.d_model)
+    hidden = weight.new_empty(1, room, model.config.d_model)  # of the tokens read, as many as the cache holds
+    nothing = Proposal([], weight.new_empty(0, len(weight)))
     with evaluating(model, draft):
         while left > 0:
             with torch.inference_mode():
                 # Every pass brings a token of the model's own, so more than left - 1 guesses would be wasted.
                 count = min(gamma, left - 1) if passes else 0
-                guess = Proposal([], weight.new_empty(0, len(weight)))
-                if count:
-                    guess = draft.propose(text, hidden, count, sampler)
+                start = cache.length
+                guess = draft.propose(text, hidden[:, :start], count, sampler) if count else nothing
                 n = len(guess.tokens)
-                unread = torch.cat([text[cache.length:], text.new_tensor(guess.tokens)])
+                unread = torch.cat([text[start:], text.new_tensor(guess.tokens)])
                 out = model(unread[None], cache, last_only=n == 0)
+                hidden[:, start:cache.length] = out.hidden
                 p = sampler.probabilities(out.logits[0, -n - 1:])  # [n + 1, V]
                 accepted, token = verify(p, guess.q, guess.tokens, sampler)
                 cache.truncate(cache.length - (n - accepted))  # forget the rejected; the new token is not read yet
-                hidden = torch.cat([hidden, out.hidden], dim=1)[:, :cache.length]  # [1, T, D]
             tokens, passes = [*guess.tokens[:accepted], token], passes + 1
             left -= len(tokens)
             if stop_token in tokens:

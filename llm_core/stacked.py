@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from llm_core.attention import GroupedAttention, LatentAttention
 from llm_core.feed_forward import FeedForward
 from llm_core.linear import Linear, plain_inference
+from llm_core.model import LanguageModel
 from llm_core.moe import Experts, Routing
 from llm_core.weighted_rows import runs, weighted_rows
 
@@ -123,6 +124,10 @@ def stack_for_decoding(model: nn.Module) -> nn.Module:
             weight = module.weight.detach()
             del module.weight
             module.turned, module.__class__ = nn.Parameter(weight.T.contiguous()), TurnedLinear
+    if isinstance(stacked, LanguageModel) and stacked.config.tie_embeddings:
+        table = stacked.token_embedding.weight.detach()  # [V, D], and the head
+        if _is_turned(table):  # it keeps its shape: looked up it costs the same, and BLAS reads it faster as the head
+            stacked.token_embedding.weight = nn.Parameter(table.T.contiguous().T)
     return stacked.eval().requires_grad_(False)
 
 

@@ -70,6 +70,18 @@ def test_the_model_given_is_left_alone_and_no_number_is_lost(name):
     assert sum(p.numel() for p in stacked.parameters()) == sum(p.numel() for p in model.parameters())
 
 
+def test_a_tied_head_lies_turned_and_is_the_table_still():
+    model, _ = load_pretrained("deepseek-mini")
+    stacked = stack_for_decoding(model)
+    table = stacked.token_embedding.weight
+    assert table.T.is_contiguous() and torch.equal(table, model.token_embedding.weight)
+    assert model.token_embedding.weight.is_contiguous()
+    rows = torch.randn(1, 2, 192, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(stacked.logits(rows), model.logits(rows), atol=1e-4, rtol=1e-4)
+    assert sum(p.numel() for p in stacked.parameters()) == sum(p.numel() for p in model.parameters())
+
+
 @pytest.mark.parametrize("name", ["gpt-mini", "deepseek-mini"])
 def test_texts_of_the_trained_models(name):
     model, tokenizer = load_pretrained(name)
