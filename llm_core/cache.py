@@ -7,6 +7,7 @@ from torch import Tensor
 
 from llm_core.cache_layout import elements_per_token, entry_shapes
 from llm_core.config import ModelConfig
+from llm_core.validation import whole
 
 
 class Cache:
@@ -14,10 +15,12 @@ class Cache:
 
     `length` counts the tokens held. Layers write behind it, and only the model moves it, once all layers have written:
     a layer that moved it early would show the next layer tokens it has not seen.
-    ValueError if the memory cannot be had.
+    ValueError if the memory cannot be had, or for numbers that count nothing.
     """
 
     def __init__(self, config: ModelConfig, batch: int, max_tokens: int, *, dtype=torch.float32, device="cpu"):
+        whole("batch", batch)
+        whole("max_tokens", max_tokens, least=0)
         shapes = entry_shapes(config)
         self.max_tokens = max_tokens
         self.length = 0

@@ -74,3 +74,12 @@ def test_past_the_context_gets_a_sentence():
 def test_more_memory_than_there_is_gets_a_sentence(tokens):
     with pytest.raises(ValueError, match=f"a cache for {tokens:,} tokens takes .* bytes, which cannot be had here"):
         build("MLA").new_cache(1, tokens)
+
+
+@pytest.mark.parametrize(("batch", "tokens", "sentence"), [
+    (1, -5, "max_tokens must be a whole number of at least 0, not -5"),
+    (0, 10, "batch must be a whole number of at least 1, not 0"),
+    (1, 10.5, "max_tokens must be a whole number of at least 0, not 10.5")])
+def test_a_size_that_counts_nothing_is_named(batch, tokens, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build("MLA").new_cache(batch, tokens)
