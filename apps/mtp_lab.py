@@ -105,10 +105,14 @@ def at_first(*values):
 
 # How good a draft is ------------------------------------------------------------------------------------------------
 
+UNTAUGHT = "MTP module, untaught"
+
+
 def from_card() -> dict[str, tuple[float, float]]:
-    found = pretrained.card(mtp_writing.MODEL)["second_token"]
-    return {mtp_writing.DRAFTS["mtp"] if name == "MTP" else name: (a["greedy"], a["expected"])
-            for name, a in found.items()}
+    card = pretrained.card(mtp_writing.MODEL)
+    before = {UNTAUGHT: card["drafting"]["before"]} if "drafting" in card else {}  # whose weights are gone
+    found = {mtp_writing.DRAFTS["mtp"]: card["second_token"]["MTP"], **before, **card["second_token"]}
+    return {name: (a["greedy"], a["expected"]) for name, a in found.items() if name != "MTP"}
 
 
 @common.sentence_for(2)
@@ -123,7 +127,9 @@ def acceptance_table(here=None) -> str:
     head, rows = ["draft", "likeliest the same", "overlap", "places"], []
     for name, (greedy, expected) in from_card().items():
         row = [name, f"{100 * greedy:.1f} %", f"{100 * expected:.1f} %", f"{places:,}"]
-        if here:
+        if here and name not in here:
+            row += ["", "", ""]
+        elif here:
             row += [f"{100 * here[name].greedy:.1f} %", f"{100 * here[name].expected:.1f} %",
                     f"{here[name].positions:,}"]
         rows.append(row)
@@ -187,7 +193,8 @@ def build(demo: gr.Blocks) -> None:
             run_said = gr.HTML(elem_classes="result", elem_id="run-said")
             figures = gr.HTML(elem_classes="result", elem_id="figures")
     gr.Markdown("### How good is a draft? Held-out text tells\n\nWhat a small model writes freely soon repeats itself "
-                "and is easy to guess. So both read text that was written by others and that neither has learned.")
+                "and is easy to guess. So both read text that was written by others and that neither has learned. The "
+                "module was trained beside the model (*untaught*), and then alone to say what the model says.")
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             again = gr.Button("Measure it here too", elem_id="measure")

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
-from llm_core import generate, load_pretrained
+from llm_core import generate, load_pretrained, pretrained
 from llm_core.acceptance import mtp_acceptance
 from llm_core.training.__main__ import main as train_main
-from llm_core.training.drafting import RECIPE, disagreement, main, teach
+from llm_core.training.drafting import RECIPE, TOLD, disagreement, main, teach
 from tests.test_mtp import build
 from tests.tiny_configs import some_ids
 
@@ -64,7 +64,7 @@ def test_a_folder_is_made_anew_and_its_model_writes_what_it_wrote(tmp_path, caps
     assert now["drafting"]["before"] == card["second_token"]["MTP"]
     assert [row["step"] for row in now["drafting"]["curve"]] == [3] and now["drafting"]["recipe"]["steps"] == 3
     page = (out / "README.md").read_text()
-    assert "and then alone, 3 steps of" in page and "python -m llm_core.training.drafting" in page
+    assert "says: 3 steps of" in page and "python -m llm_core.training.drafting" in page
 
 
 def test_what_cannot_be_trained_so_is_a_sentence(tmp_path, capsys):
@@ -80,3 +80,13 @@ def test_what_cannot_be_trained_so_is_a_sentence(tmp_path, capsys):
         said = capsys.readouterr().err
         assert sentence in said and "Traceback" not in said, said
     assert (out / "model.safetensors").read_bytes() == kept
+
+
+def test_the_shipped_module_was_made_by_this_recipe_and_gained():
+    about = pretrained.card("deepseek-mini")
+    made = about["drafting"]
+    assert made["recipe"] == {name: getattr(RECIPE, name) for name in TOLD}
+    assert [row["step"] for row in made["curve"]] == list(range(500, RECIPE.steps + 1, 500))
+    assert about["second_token"]["MTP"]["greedy"] > made["before"]["greedy"] + 0.04
+    assert about["second_token"]["MTP"]["expected"] > made["before"]["expected"] + 0.02
+    assert abs(made["curve"][-1]["greedy"] - about["second_token"]["MTP"]["greedy"]) < 0.01  # what 16 bits changed

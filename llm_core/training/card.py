@@ -151,13 +151,13 @@ What it writes (temperature {TEMPERATURE}, top-k {TOP_K}, seed {SAMPLE_SEED}, fi
 def second_token_table(measured: dict[str, dict], drafting: dict | None = None) -> str:
     """drafting: what training.drafting did, if anything; the module's shares before it stand in a row of their own."""
     if drafting:
-        measured = {"MTP": measured["MTP"], "MTP, trained beside the model only": drafting["before"], **measured}
+        measured = {"MTP": measured["MTP"], "MTP, untaught": drafting["before"], **measured}
     rows = "\n".join(f"| {name} | {a['greedy']:.1%} | {a['expected']:.1%} |" for name, a in measured.items())
     alone = f"""
-The module was trained beside the model, on what the text says next, and then alone, {drafting['recipe']['steps']:,} \
-steps of
-{drafting['recipe']['batch_size']} x {drafting['recipe']['context']} tokens, on what the model says \
-({drafting['minutes']} minutes; `llm_core/training/drafting.py`). The model's own weights stayed as they were.
+The module was trained beside the model, on what the text says next. Then it was taught, alone, to say what the model
+says: {drafting['recipe']['steps']:,} steps of {drafting['recipe']['batch_size']} x {drafting['recipe']['context']} \
+tokens, {drafting['minutes']} minutes, by `llm_core/training/drafting.py`.
+The model's own weights stayed as they were.
 """ if drafting else ""
     return f"""Its MTP module guesses the token after the next one. How often such a guess would stand, at \
 {measured['MTP']['positions']:,} places of

@@ -201,9 +201,12 @@ def test_acceptance_from_the_card_and_measured_here(page, site, mini):
     card = pretrained.card("deepseek-mini")["second_token"]["MTP"]
     assert table_cells(page, "#accepted")["MTP module"] == [
         f"{100 * card['greedy']:.1f} %", f"{100 * card['expected']:.1f} %", "4,080"]
+    untaught = pretrained.card("deepseek-mini")["drafting"]["before"]
+    assert table_cells(page, "#accepted")["MTP module, untaught"][0] == f"{100 * untaught['greedy']:.1f} %"
     page.locator("#measure").click()
     wait_for_text(page, "#accepted", "measured on this machine just now")
     shown = table_cells(page, "#accepted")
+    assert shown.pop("MTP module, untaught")[3:] == ["", "", ""]  # its weights are not here to be measured
     here = {name: [float(cell.split()[0]) for cell in row[3:5]] for name, row in shown.items()}
     assert all(row[5] == "510" for row in shown.values())
     assert here["MTP module"] == pytest.approx([100 * card["greedy"], 100 * card["expected"]], abs=8)
