@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 
@@ -21,7 +22,7 @@ from llm_core.validation import whole
 
 @dataclass(frozen=True)
 class DraftCost:
-    """Seconds of a pass over one row, of one over 1 + guesses rows, and of making the guesses, each the least of some.
+    """Seconds of a pass over one row, of one over 1 + guesses rows, and of making the guesses, each the median of some.
 
     guesses: how many the draft made here, which may be fewer than it was asked for.
     """
@@ -103,7 +104,7 @@ def draft_cost(model: LanguageModel, draft: Draft, token_ids: Sequence[int], gue
         for _ in range(tries):
             guess(start)  # so that the next one has one new token to read, as after a pass whose guess was rejected
             costs.append([_seconds(work, given) for work, given in ((read, 1), (read, 1 + made), (guess, start + 1))])
-    return DraftCost(made, *map(min, zip(*costs)))
+    return DraftCost(made, *map(median, zip(*costs)))
 
 
 def _seconds(work: Callable[[int], object], given: int) -> float:
