@@ -17,6 +17,12 @@
 
   const REST = 200;  // milliseconds without a new figure
 
+  // Charts take their turns, a frame for each: the first is seen before the next is drawn.
+  let turn = Promise.resolve();
+  function inTurn(draw) {
+    turn = turn.then(draw).catch(console.error).then(() => new Promise(requestAnimationFrame));
+  }
+
   function outOfSight(place) {
     const { top, bottom } = place.getBoundingClientRect();
     return bottom < 0 || top > window.innerHeight;
@@ -29,7 +35,7 @@
     function drawOrWait() {
       clearTimeout(later);
       if (shown && outOfSight(place)) later = setTimeout(draw, REST);
-      else draw();
+      else inTurn(draw);
     }
 
     async function draw() {
