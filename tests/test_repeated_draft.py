@@ -79,7 +79,7 @@ def test_costs_are_of_the_rows_and_guesses_asked_for(monkeypatch):
     model.register_forward_hook(lambda m, given, out: setattr(clock, "now", clock.now + 10 + given[0].shape[1]))
     draft = RepeatedMTPDraft(model)
     model.mtp[0].register_forward_hook(lambda *_: setattr(clock, "now", clock.now + 3))
-    slow = iter([500])  # one call that something else on the machine held up
+    slow = iter([0, 500])  # the text is read, then one try is held up by something else on the machine
     model.register_forward_hook(lambda *_: setattr(clock, "now", clock.now + next(slow, 0)))
     got = draft_cost(model, draft, ids, 3, tries=3)
     assert (got.guesses, got.one_row, got.all_rows, got.guessing) == (3, 11, 14, 9)

@@ -52,7 +52,7 @@ def test_a_folder_is_made_anew_and_its_model_writes_what_it_wrote(tmp_path, caps
     assert train_main(["--model", "deepseek-mini", *given, "--steps", "2", "--out", str(out)]) == 0
     before, course = load_pretrained(out)
     card = json.loads((out / "card.json").read_text())
-    assert main([str(out), *given, "--steps", "3"]) == 0
+    assert main([str(out), *given, "--steps", "20"]) == 0
     assert "before in" in capsys.readouterr().out
     after, _ = load_pretrained(out)
     ids = course.encode("The king")
@@ -61,10 +61,10 @@ def test_a_folder_is_made_anew_and_its_model_writes_what_it_wrote(tmp_path, caps
     now = json.loads((out / "card.json").read_text())
     assert {k: v for k, v in now.items() if k not in ("second_token", "drafting")} == {
         k: v for k, v in card.items() if k != "second_token"}
-    assert now["drafting"]["before"] == card["second_token"]["MTP"]
-    assert [row["step"] for row in now["drafting"]["curve"]] == [3] and now["drafting"]["recipe"]["steps"] == 3
+    assert now["drafting"]["before"] == card["second_token"]["MTP"] != now["second_token"]["MTP"]
+    assert [row["step"] for row in now["drafting"]["curve"]] == [20] and now["drafting"]["recipe"]["steps"] == 20
     page = (out / "README.md").read_text()
-    assert "says: 3 steps of" in page and "python -m llm_core.training.drafting" in page
+    assert "says: 20 steps of" in page and "python -m llm_core.training.drafting" in page
 
 
 def test_what_cannot_be_trained_so_is_a_sentence(tmp_path, capsys):
