@@ -36,6 +36,11 @@ def sample(model: LanguageModel, prompt: str) -> str:
     return course.decode(ids[0].tolist())
 
 
+def machine() -> str:
+    """Where it was trained: "x86_64, torch 2.13.0, threads: 1"."""
+    return f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: {torch.get_num_threads()}"
+
+
 def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.TokenText, log: Sequence[dict] = ()
              ) -> dict:
     """The card of one model, measured on the model as read back from its file. log: rows of its training's log."""
@@ -52,7 +57,7 @@ def describe(model: LanguageModel, recipe: Recipe, result: Result, text: data.To
         "epochs": round(recipe.tokens / len(text.train), 2),
         "best_step": result.best_step,
         "minutes": round(result.seconds / 60, 1),
-        "machine": f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: {torch.get_num_threads()}",
+        "machine": machine(),
         "held_out_bytes": text.held_out_bytes,
         "bits_per_byte": round(bits_per_byte(model, *data.windows(text.held_out, recipe.context),
                                              text.held_out_bytes), 4),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ with programs.starting():
     from llm_core import data, load_pretrained, pretrained, token_files, tokenizer
     from llm_core.acceptance import Acceptance
     from llm_core.model import LanguageModel
-    from llm_core.training.card import second_token_of, write_again
+    from llm_core.training.card import machine, second_token_of, write_again
     from llm_core.training.evaluate import second_token
     from llm_core.training.loop import build_optimizer
     from llm_core.training.recipe import Recipe
@@ -94,8 +93,7 @@ def write(folder: Path, text: data.TokenText, recipe: Recipe) -> tuple[Acceptanc
 
         teach(model, text.train, recipe, report)
     about = {"recipe": {name: getattr(recipe, name) for name in TOLD}, "before": second_token_of(before),
-             "minutes": round((time.perf_counter() - began) / 60, 1), "curve": curve, "machine":
-             f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: {torch.get_num_threads()}"}
+             "minutes": round((time.perf_counter() - began) / 60, 1), "curve": curve, "machine": machine()}
     return before, write_again(folder, model, text, {"drafting": about})
 
 
@@ -120,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(programs.sentence(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the folder is as it was", file=sys.stderr)
+        print("stopped; the model is as it was", file=sys.stderr)
         return programs.STOPPED
     print(f"wrote {options.folder}: a guess is the model's likeliest token in {after.greedy:.1%}, before in "
           f"{before.greedy:.1%}")
