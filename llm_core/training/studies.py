@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import statistics
 import sys
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from llm_core.config import (
     MoEConfig,
     RopeConfig,
 )
+from llm_core.training.card import machine
 from llm_core.training.log import Log
 from llm_core.training.loop import train
 from llm_core.training.recipe import Recipe
@@ -128,7 +128,7 @@ def record(study: str, work: Path, seeds: tuple[int, ...] = SEEDS) -> dict:
     return {
         "study": study, "about": ABOUT[study],
         "command": f"python -m llm_core.training.studies {study}",
-        "machine": f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: {torch.get_num_threads()}",
+        "machine": machine(),
         "tokens": recipe.tokens, "arms": {name: _about(study, name, runs) for name, runs in arms.items()}}
 
 

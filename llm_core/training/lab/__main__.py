@@ -6,12 +6,12 @@ Their clock is the processor's, so that it does not matter what else the machine
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 
 import torch
 
+from llm_core.training.card import machine
 from llm_core.training.lab.learning import learn
 from llm_core.training.lab.plan import Settings
 from llm_core.training.lab.record import RECORDED, new_record
@@ -22,7 +22,7 @@ RUNS = {"gpt": Settings(), "deepseek": Settings("deepseek", "MLA", "moe")}
 def main(seconds: int = 60) -> int:
     torch.set_num_threads(1)
     out: dict = {"command": "python -m llm_core.training.lab", "clock": "time of one core",
-                 "machine": f"{platform.machine()}, torch {torch.__version__.split('+')[0]}, threads: 1"}
+                 "machine": machine()}
     for name, settings in RUNS.items():
         record = new_record(settings, seconds)
         learn(settings, "plays", "", seconds, record.add, clock=time.process_time)
